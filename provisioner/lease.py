@@ -1,0 +1,274 @@
+"""Hold cloud resources so that letting go is never a matter of luck.
+
+Two ideas carry the file.
+
+*Intent before act.* A create is journalled before it is asked for. If its answer is lost, the intent stays open and
+keeps the lease open, until full inventories have come back empty for as long as the provider needs to show what it
+made. A lost id is never recovered by sending the create again: if the first request never arrived, that makes a
+machine.
+
+*One way out.* `release` works from the journal and the provider's inventory, never from what a process remembers. The
+end of a run, Ctrl-C, a crash picked up by the watchdog, and a reap from another machine all call it. It stops at what
+it has seen, and says so: a verdict is an observation, not a hope.
+
+This file must not know any provider, nor what a lease is for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from provisioner.errors import NotCreated, ProviderError
+from provisioner.journal import Entry, Journal
+from provisioner.model import Clock, Inventory, LaunchSpec, Phase, Provider, Resource, Verdict
+
+PATIENCE_S = 900.0
+LONGEST_PAUSE_S = 15.0
+
+
+@dataclass
+class Holdings:
+    """What a journal says we may still be holding."""
+
+    intents: dict[int, str] = field(default_factory=dict)  # seq of an unanswered create -> its token
+    resources: dict[str, Resource] = field(default_factory=dict)
+    asked: bool = False  # was anything ever asked for?
+    rebuilt: bool = False  # an earlier journal was damaged: what it knew is lost
+    verdict: Verdict | None = None
+
+
+def holdings(entries: list[Entry]) -> Holdings:
+    held = Holdings()
+    for entry in entries:
+        body = entry["body"]
+        match entry["kind"], body.get("op"):
+            case "genesis", _:
+                held.rebuilt = held.rebuilt or bool(body.get("rebuilt"))
+            case "intent", "create":
+                held.intents[entry["seq"]] = body["token"]
+                held.asked, held.verdict = True, None
+            case "failed", "create":
+                held.intents.pop(body["intentSeq"], None)
+            case "done", "create":
+                held.intents.pop(body["intentSeq"], None)
+                held.resources[body["id"]] = resource_of(body)
+            case "observe", _:
+                resource = resource_of(body)
+                held.resources[resource.id] = resource
+                answered = [seq for seq, token in held.intents.items() if token == resource.token]
+                for seq in answered:
+                    del held.intents[seq]
+            case "verdict", _:
+                held.verdict = Verdict(body["verdict"])
+    return held
+
+
+def body_of(resource: Resource) -> dict[str, Any]:
+    """A resource as a journal body."""
+    return {
+        "class": resource.kind,
+        "id": resource.id,
+        "phase": str(resource.phase),
+        "state": resource.state,
+        "token": resource.token,
+        "billed": resource.billed,
+        "region": resource.region,
+        "facts": dict(resource.facts),
+    }
+
+
+def resource_of(body: Mapping[str, Any]) -> Resource:
+    return Resource(
+        kind=body["class"],
+        id=body["id"],
+        phase=Phase(body["phase"]),
+        state=body["state"],
+        token=body.get("token"),
+        billed=body["billed"],
+        region=body["region"],
+        facts=body["facts"],
+    )
+
+
+class Lease:
+    """The right to create, for as long as the `with` block lasts."""
+
+    def __init__(self, id: str, provider: Provider, journal: Journal) -> None:
+        self.id, self.provider, self.journal = id, provider, journal
+        self.made: dict[str, Resource] = {}
+        self.verdict: Verdict | None = None
+
+    def create(self, kind: str, spec: LaunchSpec) -> Resource:
+        """Journal the intent, ask once, journal the answer. A lost answer raises and leaves the intent open."""
+        # The token carries the journal's head: the provider then holds a commitment to everything we wrote before.
+        token = f"{self.id[-8:]}-{len(self.journal.entries)}-{self.journal.head[:32]}"
+        intent = self.journal.append("intent", {"op": "create", "class": kind, "token": token, "params": spec.public()})
+        anchor(self.provider, self.id, self.journal)
+        answer = {"op": "create", "intentSeq": intent["seq"], "class": kind}
+        try:
+            resource = self.provider.create(kind, spec, lease=self.id, token=token, made=self.made)
+        except NotCreated as e:
+            self.journal.append("failed", {**answer, "code": e.provider_code, "why": e.what, "requestId": e.request_id})
+            raise
+        except ProviderError as e:
+            # Any other exception leaves the intent open: the answer was lost, not the machine.
+            self.journal.note("unknown", {**answer, "why": e.what, "requestId": e.request_id})
+            raise
+        self.journal.note("done", {**answer, **body_of(resource)})
+        self.made[kind] = resource
+        return resource
+
+    def look(self, resource: Resource) -> Resource:
+        """Ask the provider about something of ours now; news goes into the journal."""
+        anchor(self.provider, self.id, self.journal)
+        seen = self.provider.observe(resource)
+        if (seen.phase, seen.state, dict(seen.facts).get("address")) != (resource.phase, resource.state, dict(resource.facts).get("address")):
+            self.journal.note("observe", body_of(seen))
+        self.made[resource.kind] = seen
+        return seen
+
+
+@contextlib.contextmanager
+def hold(id: str, provider: Provider, journal: Journal, clock: Clock, *, patience: float = PATIENCE_S) -> Iterator[Lease]:
+    """The `with` block that may create; whatever happens inside, leave through `release`.
+
+    The guards that do not need the machine (the watchdog) must be armed before this is entered.
+    """
+    lease = Lease(id, provider, journal)
+    try:
+        yield lease
+    except BaseException as e:
+        journal.note("failure", failure_body(e))
+        raise
+    finally:
+        lease.verdict = release(id, provider, journal, clock, patience=patience)
+
+
+def failure_body(e: BaseException) -> dict[str, Any]:
+    what, why = getattr(e, "what", str(e)), getattr(e, "why", "")
+    return {"error": type(e).__name__, "what": what, "why": why}
+
+
+def release(
+    id: str,
+    provider: Provider,
+    journal: Journal,
+    clock: Clock,
+    *,
+    patience: float = PATIENCE_S,
+    first_pause: float = 1.0,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Verdict:
+    """Drive a lease to nothing, and return what was seen.
+
+    Loops: list everything under the lease's tag, look up what the journal knows but the list lacks, ask for the
+    removal of whatever is left. Order needs no graph: what is still in use refuses, and is asked again once its user
+    is gone. Released means that at least two complete looks, apart by the provider's `second_look_s`, found nothing;
+    with an unanswered create, that they found nothing for its whole `settle_s`.
+    """
+    if not holdings(journal.entries).asked and not holdings(journal.entries).rebuilt:
+        return _conclude(journal, Verdict.RELEASED, [], 0.0)  # nothing was ever asked for
+    started = clock.now()
+    quiet_since: float | None = None
+    pause, seen, left = first_pause, Verdict.UNPROVEN, list[Resource]()
+    while True:
+        held = holdings(journal.entries)
+        anchor(provider, id, journal)
+        try:
+            left = _look(id, provider, journal, held)
+        except ProviderError as e:
+            journal.note("sweep", {"checked": False, "classes": [], "found": 0, "requestIds": [], "error": e.what})
+            tell(f"cannot see what is left: {e.what}")
+            quiet_since, seen = None, Verdict.UNPROVEN
+        else:
+            if left:
+                quiet_since = None
+                costs = any(r.billed and r.phase is not Phase.LEAVING for r in left)
+                seen = Verdict.HELD if costs else Verdict.LEAVING
+                # What costs money first. What is free (a security group) is in use until that has gone, and would refuse.
+                for resource in [r for r in left if r.billed] or left:
+                    _ask(id, resource, provider, journal, tell)
+            else:
+                quiet_since = clock.now() if quiet_since is None else quiet_since
+                # Nothing answers an open intent yet; give the provider time to show it.
+                needed = provider.traits.settle_s if held.intents else provider.traits.second_look_s
+                enough = clock.now() - quiet_since >= needed
+                # A damaged journal may have known of more than a tag shows: that can never be called released.
+                seen = Verdict.RELEASED if enough and not held.rebuilt else Verdict.UNPROVEN
+                if enough and held.rebuilt:
+                    return _conclude(journal, seen, left, clock.now() - quiet_since)
+        quiet = 0.0 if quiet_since is None else clock.now() - quiet_since
+        if seen is Verdict.RELEASED or clock.now() - started >= patience:
+            return _conclude(journal, seen, left, quiet)
+        clock.sleep(min(pause, max(0.0, patience - (clock.now() - started))))
+        pause = min(pause * 1.5, LONGEST_PAUSE_S)
+
+
+def _conclude(journal: Journal, seen: Verdict, left: list[Resource], quiet: float) -> Verdict:
+    still = [{"class": r.kind, "id": r.id, "phase": str(r.phase)} for r in left]
+    open_intents = len(holdings(journal.entries).intents)
+    journal.note("verdict", {"verdict": str(seen), "left": still[:50], "settleSeconds": int(quiet), "openIntents": open_intents})
+    return seen
+
+
+def _look(id: str, provider: Provider, journal: Journal, held: Holdings) -> list[Resource]:
+    """Everything of this lease that is not gone, by list and by name; news goes into the journal."""
+    inventory = provider.inventory(id)
+    found = {r.id: r for r in inventory.resources}
+    for known in held.resources.values():
+        if known.id not in found and known.phase is not Phase.GONE:
+            found[known.id] = provider.observe(known)
+    news = False
+    for r in found.values():
+        old = held.resources.get(r.id)
+        if old is None or (old.phase, old.state) != (r.phase, r.state):
+            journal.note("observe", body_of(r) | {"requestIds": list(inventory.request_ids[:8])})
+            news = True
+    left = [r for r in found.values() if r.phase is not Phase.GONE]
+    # A machine that lingers is looked at every few seconds for many minutes: the hundredth equal look is not evidence.
+    if news or not left or journal.entries[-1]["kind"] != "sweep":
+        journal.note("sweep", _sweep(inventory, left))
+    return left
+
+
+def _sweep(inventory: Inventory, left: list[Resource]) -> dict[str, Any]:
+    classes = [
+        {
+            "class": looked.kind,
+            "region": looked.region,
+            "checked": looked.checked,
+            "reason": looked.reason or None,
+            "found": sum(r.kind == looked.kind and r.region == looked.region for r in left),
+        }
+        for looked in inventory.looked_in
+    ]
+    return {
+        "checked": True,
+        "classes": classes,
+        "found": len(left),
+        "requestIds": list(inventory.request_ids[:16]),
+        "providerDate": inventory.provider_date,
+    }
+
+
+def _ask(id: str, resource: Resource, provider: Provider, journal: Journal, tell: Callable[[str], None]) -> None:
+    if resource.phase is Phase.LEAVING:
+        return
+    asked = {"op": "remove", "class": resource.kind, "id": resource.id}
+    intent = journal.note("intent", asked)
+    anchor(provider, id, journal)
+    try:
+        answer = provider.remove(resource)
+    except ProviderError as e:
+        journal.note("failed", {**asked, "intentSeq": intent["seq"], "code": e.provider_code, "why": e.what, "requestId": e.request_id})
+    else:
+        journal.note("done", {**asked, "intentSeq": intent["seq"], **answer})
+        tell(f"asked {resource.kind} {resource.id} to go")
+
+
+def anchor(provider: Provider, lease: str, journal: Journal) -> None:
+    """Let the provider's own log carry the journal's head: see `evidence`, and `Provider.anchor`."""
+    provider.anchor = f"run/{lease} jh/{journal.head[:32]}"

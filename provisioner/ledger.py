@@ -1,0 +1,210 @@
+"""The folder of leases: where each lease's journal is, who is alive, and what is still owed.
+
+    $XDG_STATE_HOME/gpulease/            0700
+      keys/                              the key that signs proofs
+      runs/<lease>/                      0700: lease.json, journal.jsonl, ballast, keys/, samples.jsonl, results.json …
+      runs/<lease>.evidence/             what can be handed to somebody: statement.dsse.json and what it speaks of
+
+A lease is alive while some process holds its journal's lock, open while its last verdict is not `released`. There is
+no index and no database: the journals are the truth, and there are never many.
+
+`lease.json` (0600, no secrets) repeats how to reach the provider, so that a damaged journal cannot hide a machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from provisioner.errors import RefusedError, UsageError
+from provisioner.journal import Broken, Busy, Entry, Journal, read, sync_folder
+from provisioner.lease import Holdings, holdings
+from provisioner.model import Clock, Verdict
+from provisioner.scope import SystemClock
+
+LEASE_ID = re.compile(r"r-[0-9]{8}t[0-9]{6}z-[0-9a-hjkmnp-tv-z]{8}")
+CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def root() -> Path:
+    """The state folder, made private if new; refused if others can read it."""
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    if not os.path.isabs(base):
+        raise RefusedError(f"XDG_STATE_HOME is {base!r}, which is not an absolute path", next="unset XDG_STATE_HOME")
+    folder = Path(base) / "gpulease"
+    private(folder)
+    private(folder / "runs")
+    return folder
+
+
+def private(folder: Path) -> Path:
+    """That folder, 0700 and ours; made if missing, refused if it is readable by others."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    info = folder.lstat()
+    mode = stat.S_IMODE(info.st_mode)
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
+        raise RefusedError(f"state folder {folder} is not a folder of yours", next=f"ls -ld {folder}")
+    if mode & 0o077:
+        raise RefusedError(
+            f"state folder {folder} is readable by others (mode {mode:o})",
+            why="journals and keys in it decide what is terminated",
+            next=f"chmod 700 {folder}",
+        )
+    return folder
+
+
+def new_id(now: float | None = None) -> str:
+    """`r-20261121t140210z-7f3a9k2m`: sorts by time, cannot collide, safe in tags, file names and unit names."""
+    stamp = time.strftime("%Y%m%dt%H%M%Sz", time.gmtime(time.time() if now is None else now))
+    return f"r-{stamp}-{''.join(secrets.choice(CROCKFORD) for _ in range(8))}"
+
+
+@dataclass(frozen=True)
+class LeaseFolder:
+    """Where one lease's files are."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def evidence(self) -> Path:
+        return self.path.with_name(f"{self.id}.evidence")
+
+    def card(self) -> dict[str, Any]:
+        """How to reach the provider: {"provider", "settings", "deadline"}."""
+        card: dict[str, Any] = json.loads((self.path / "lease.json").read_bytes())
+        return card
+
+
+def create(card: dict[str, Any], id: str | None = None) -> LeaseFolder:
+    """A new lease's folder, with its card on disk before anything else."""
+    folder = LeaseFolder(root() / "runs" / (id or new_id()))
+    folder.path.mkdir(mode=0o700)
+    private(folder.path / "keys")
+    write_private(folder.path / "lease.json", json.dumps(card, indent=1).encode())
+    sync_folder(folder.path.parent)
+    return folder
+
+
+def find(text: str) -> LeaseFolder:
+    """The lease a user means: a whole id, or the unambiguous end or beginning of one."""
+    every = list(folders())
+    hits = [f for f in every if f.id == text] or [f for f in every if text and (f.id.endswith(text) or f.id.startswith(text))]
+    if len(hits) == 1:
+        return hits[0]
+    if hits:
+        raise UsageError(f"{text!r} could be {len(hits)} leases: {', '.join(f.id for f in hits[:5])}", next="gpulease ls --all")
+    raise UsageError(f"no lease here is called {text!r}", why=f"looked in {root() / 'runs'}", next="gpulease ls --all")
+
+
+def folders() -> Iterator[LeaseFolder]:
+    """Every lease in the state folder, oldest first. A symlinked folder is not ours."""
+    runs = root() / "runs"
+    for path in sorted(runs.iterdir()):
+        if LEASE_ID.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            yield LeaseFolder(path)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One line of `gpulease ls`."""
+
+    folder: LeaseFolder
+    alive: bool  # somebody holds the lock
+    entries: list[Entry]
+    held: Holdings
+    broken: str = ""  # why the journal could not be read
+
+    @property
+    def open(self) -> bool:
+        return self.held.verdict is not Verdict.RELEASED
+
+
+def standing(folder: LeaseFolder) -> Standing:
+    """How a lease stands, without taking it from whoever has it."""
+    try:
+        entries, broken = read(folder.journal).entries, ""
+    except FileNotFoundError:
+        entries, broken = [], ""
+    except Broken as e:
+        entries, broken = [], e.what
+    return Standing(folder, alive(folder), entries, holdings(entries), broken)
+
+
+def alive(folder: LeaseFolder) -> bool:
+    """Is somebody looking after it? Answered by the lock; never taken for longer than the question."""
+    import fcntl
+
+    try:
+        fd = os.open(folder.journal, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def adopt(folder: LeaseFolder, by: str, clock: Clock | None = None) -> Journal:
+    """Take a lease whose owner is gone. `Busy` if it is not. A damaged journal is kept aside and begun anew."""
+    clock = clock or SystemClock()
+    note: dict[str, Any] = {"by": by}
+    try:
+        journal = Journal(folder.journal, clock)
+    except Broken:
+        journal = _rebuild(folder, clock)
+    if journal.torn:
+        import hashlib
+
+        note["tornSha256"] = hashlib.sha256(journal.torn).hexdigest()
+    journal.note("recovered", note)
+    return journal
+
+
+def _rebuild(folder: LeaseFolder, clock: Clock) -> Journal:
+    import hashlib
+
+    aside = folder.path / f"journal.broken-{int(clock.now())}.jsonl"
+    digest = hashlib.sha256(folder.journal.read_bytes()).hexdigest()
+    os.rename(folder.journal, aside)
+    journal = Journal(folder.journal, clock)
+    card = folder.card()
+    # What the damaged journal knew beyond the tags is lost: nothing after this can be called released.
+    journal.note("genesis", {"lease": folder.id, "provider": card["provider"], "settings": card["settings"], "rebuilt": True, "brokenSha256": digest})
+    return journal
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Whole or not at all, 0600, on disk when this returns."""
+    part = path.with_name(f".{path.name}.part")
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(part, path)
+    sync_folder(path.parent)
+
+
+__all__ = ["Busy", "LeaseFolder", "Standing", "adopt", "alive", "create", "find", "folders", "new_id", "private", "root", "standing", "write_private"]

@@ -1,0 +1,100 @@
+"""A cancel token for blocking code, and the clock everything else is told the time by.
+
+Signals never raise here: they set the scope, and every wait in the program is `scope.sleep`, which raises
+`Cancelled`. So no call to a provider is ever cut in half by Ctrl-C, and no `finally` can be entered half-way.
+Release runs on a clock instead of a scope: there is nothing a signal could reach.
+
+A deadline is kept twice, on the wall clock and on the clock that goes on counting while a laptop sleeps; whichever
+comes first ends the run. A wall clock set back an hour must not buy the run an hour.
+
+This file must not know what is being waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+
+class Cancelled(Exception):
+    """The run was told to stop: `reason` is a signal's name, or "deadline"."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class SystemClock:
+    """Real time."""
+
+    def now(self) -> float:
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+def counting() -> float:
+    """Seconds on a clock that no one sets and that counts through suspend where the system has one (Linux)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+class Scope:
+    """Cancelled by a signal, by its deadline (seconds since 1970), or by `cancel`; the first reason stays."""
+
+    def __init__(self, deadline: float | None = None, now: Callable[[], float] = time.time, twin: Callable[[], float] = counting) -> None:
+        self.deadline, self._now, self._twin = deadline, now, twin
+        self._twin_deadline = None if deadline is None else twin() + deadline - now()
+        self._event = threading.Event()
+        self.reason: str | None = None
+
+    def cancel(self, reason: str) -> None:
+        self.reason = self.reason or reason
+        self._event.set()
+
+    def left(self) -> float | None:
+        """Seconds until the deadline, by whichever clock is nearer to it; None without one."""
+        if self.deadline is None or self._twin_deadline is None:
+            return None
+        return min(self.deadline - self._now(), self._twin_deadline - self._twin())
+
+    def check(self) -> None:
+        left = self.left()
+        if left is not None and left <= 0:
+            self.cancel("deadline")
+        if self._event.is_set():
+            raise Cancelled(self.reason or "cancelled")
+
+    def sleep(self, seconds: float) -> None:
+        self.check()
+        left = self.left()
+        self._event.wait(max(0.0, seconds if left is None else min(seconds, left)))
+        self.check()
+
+
+@contextlib.contextmanager
+def signals(scope: Scope, say: Callable[[str], None]) -> Iterator[None]:
+    """Route SIGINT, SIGTERM and SIGHUP to the scope; a repeat only tells where things stand."""
+
+    def hear(number: int, _frame: object) -> None:
+        name = signal.Signals(number).name
+        with contextlib.suppress(OSError, ValueError):  # after SIGHUP there may be no terminal left to write to
+            say(name if scope.reason is None else f"{name} again")
+        scope.cancel(name)
+
+    old = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def cry(text: str) -> None:
+    """Write to stderr in one piece, from a signal handler too, without the interpreter's buffers and locks."""
+    with contextlib.suppress(OSError):
+        os.write(2, (text + "\n").encode("utf-8", "replace"))

@@ -1,0 +1,89 @@
+"""Wait until the owner of a lease is gone, then let go of whatever it left.
+
+Started before the first create, detached from its owner's terminal and process group. It needs no protocol with the
+owner: it waits for the lock on the journal, which the kernel frees the moment the owner dies, however it dies. An
+owner that lives but no longer acts (Ctrl-Z, a hung call) is killed once the lease is overdue, which frees the lock
+too; the owner is our parent, so its pid cannot have become somebody else's.
+
+When the owner ends well the lock comes free, the journal says `released`, and this ends without a word. It does not
+survive the machine it runs on; the guards on the rented machine and at the provider are for that.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from provisioner.errors import RefusedError
+from provisioner.journal import Busy
+from provisioner.ledger import LeaseFolder, adopt, alive, standing
+from provisioner.model import Verdict
+
+PATIENCE_S = 6 * 3600.0
+POLL_S = 0.5
+READY = b"watching\n"
+
+
+def start(folder: LeaseFolder, overdue: float) -> int:
+    """Start one for the calling process and return its pid, once it has said that it watches.
+
+    Raises RefusedError if it does not: nothing may be created under a guard that is not there.
+    """
+    log = os.open(folder.path / "watchdog.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        dog = subprocess.Popen(
+            # -P: a folder called `provisioner` in the user's working directory must not be what guards the lease.
+            [sys.executable, "-P", "-m", "provisioner.watchdog", str(folder.path), str(overdue), str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+        )
+    finally:
+        os.close(log)
+    assert dog.stdout is not None
+    with dog.stdout as said:
+        ready, _, _ = select.select([said], [], [], 20.0)
+        if not ready or said.readline() != READY:
+            dog.kill()
+            dog.wait()
+            raise RefusedError("the watchdog did not start", why=f"see {folder.path / 'watchdog.log'}", next="gpulease doctor")
+    return dog.pid
+
+
+def main(folder: LeaseFolder, overdue: float, owner: int) -> Verdict | None:
+    """Returns the verdict it came to; None when the owner needed no help."""
+    while True:
+        _wait_for_the_lock(folder, overdue, owner)
+        before = standing(folder)
+        if before.held.verdict is Verdict.RELEASED and not before.broken:
+            return None
+        try:
+            journal = adopt(folder, "watchdog")
+        except Busy:
+            continue  # somebody else took it between our question and our turn: watch them instead
+        from provisioner.closing import let_go
+
+        return let_go(folder, journal, patience=PATIENCE_S)
+
+
+def _wait_for_the_lock(folder: LeaseFolder, overdue: float, owner: int) -> None:
+    while alive(folder):
+        if time.time() > overdue and os.getppid() == owner:
+            os.kill(owner, signal.SIGKILL)
+        time.sleep(POLL_S)  # no scope here: nothing but SIGKILL is meant to end this process
+
+
+if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.write(1, READY)
+    os.close(1)
+    os.open(os.devnull, os.O_WRONLY)
+    main(LeaseFolder(Path(sys.argv[1])), float(sys.argv[2]), int(sys.argv[3]))
