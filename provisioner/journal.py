@@ -37,6 +37,7 @@ from provisioner.model import Clock, Json
 Entry = dict[str, Any]
 
 VERSION = 1
+FIELDS = {"at", "body", "kind", "prev", "seq", "v"}
 GENESIS = "0" * 64
 LINE_LIMIT = 16 << 10
 TEXT_LIMIT = 2000
@@ -90,7 +91,9 @@ def read(path: Path) -> Read:
 def _entry(line: bytes) -> Entry | None:
     try:
         entry = json.loads(line)
-        return entry if isinstance(entry, dict) and rfc8785.dumps(entry) + b"\n" == line else None
+        if not isinstance(entry, dict) or entry.keys() != FIELDS or entry["v"] != VERSION or rfc8785.dumps(entry) + b"\n" != line:
+            return None
+        return entry
     except (ValueError, RecursionError, rfc8785.CanonicalizationError):
         return None
 

@@ -18,15 +18,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from provisioner.errors import NotCreated, ProviderError
-from provisioner.journal import Entry, Journal
+from provisioner.journal import Entry, Journal, instant
 from provisioner.model import Clock, Inventory, LaunchSpec, Phase, Provider, Resource, Verdict
 
 PATIENCE_S = 900.0
 LONGEST_PAUSE_S = 15.0
+NOT_SHOWN = "not shown yet"
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Holdings:
 
     intents: dict[int, str] = field(default_factory=dict)  # seq of an unanswered create -> its token
     resources: dict[str, Resource] = field(default_factory=dict)
+    unshown: dict[str, float] = field(default_factory=dict)  # created, but not yet shown when asked about: id -> when created
     asked: bool = False  # was anything ever asked for?
     rebuilt: bool = False  # an earlier journal was damaged: what it knew is lost
     verdict: Verdict | None = None
@@ -55,8 +57,10 @@ def holdings(entries: list[Entry]) -> Holdings:
             case "done", "create":
                 held.intents.pop(body["intentSeq"], None)
                 held.resources[body["id"]] = resource_of(body)
+                held.unshown[body["id"]] = instant(entry["at"]["wall"])
             case "observe", _:
                 resource = resource_of(body)
+                held.unshown.pop(resource.id, None)
                 held.resources[resource.id] = resource
                 answered = [seq for seq, token in held.intents.items() if token == resource.token]
                 for seq in answered:
@@ -96,8 +100,8 @@ def resource_of(body: Mapping[str, Any]) -> Resource:
 class Lease:
     """The right to create, for as long as the `with` block lasts."""
 
-    def __init__(self, id: str, provider: Provider, journal: Journal) -> None:
-        self.id, self.provider, self.journal = id, provider, journal
+    def __init__(self, id: str, provider: Provider, journal: Journal, clock: Clock) -> None:
+        self.id, self.provider, self.journal, self._clock = id, provider, journal, clock
         self.made: dict[str, Resource] = {}
         self.verdict: Verdict | None = None
 
@@ -124,8 +128,8 @@ class Lease:
     def look(self, resource: Resource) -> Resource:
         """Ask the provider about something of ours now; news goes into the journal."""
         anchor(self.provider, self.id, self.journal)
-        seen = self.provider.observe(resource)
-        if (seen.phase, seen.state, dict(seen.facts).get("address")) != (resource.phase, resource.state, dict(resource.facts).get("address")):
+        seen = _observe(self.provider, resource, holdings(self.journal.entries), self._clock.now())
+        if seen.state != NOT_SHOWN and (seen.phase, seen.state, dict(seen.facts).get("address")) != (resource.phase, resource.state, dict(resource.facts).get("address")):
             self.journal.note("observe", body_of(seen))
         self.made[resource.kind] = seen
         return seen
@@ -137,7 +141,7 @@ def hold(id: str, provider: Provider, journal: Journal, clock: Clock, *, patienc
 
     The guards that do not need the machine (the watchdog) must be armed before this is entered.
     """
-    lease = Lease(id, provider, journal)
+    lease = Lease(id, provider, journal, clock)
     try:
         yield lease
     except BaseException as e:
@@ -178,7 +182,7 @@ def release(
         held = holdings(journal.entries)
         anchor(provider, id, journal)
         try:
-            left = _look(id, provider, journal, held)
+            left = _look(id, provider, journal, held, clock.now())
         except ProviderError as e:
             journal.note("sweep", {"checked": False, "classes": [], "found": 0, "requestIds": [], "error": e.what})
             tell(f"cannot see what is left: {e.what}")
@@ -214,17 +218,28 @@ def _conclude(journal: Journal, seen: Verdict, left: list[Resource], quiet: floa
     return seen
 
 
-def _look(id: str, provider: Provider, journal: Journal, held: Holdings) -> list[Resource]:
+def _observe(provider: Provider, known: Resource, held: Holdings, now: float) -> Resource:
+    """Ask by id. A new id that the provider does not know is not gone, it is not there *yet*, for its settle time."""
+    seen = provider.observe(known)
+    born = held.unshown.get(known.id)
+    if seen.phase is Phase.GONE and born is not None and now - born < provider.traits.settle_s:
+        return replace(known, state=NOT_SHOWN)
+    return seen
+
+
+def _look(id: str, provider: Provider, journal: Journal, held: Holdings, now: float) -> list[Resource]:
     """Everything of this lease that is not gone, by list and by name; news goes into the journal."""
     inventory = provider.inventory(id)
     found = {r.id: r for r in inventory.resources}
     for known in held.resources.values():
         if known.id not in found and known.phase is not Phase.GONE:
-            found[known.id] = provider.observe(known)
+            found[known.id] = _observe(provider, known, held, now)
     news = False
     for r in found.values():
         old = held.resources.get(r.id)
-        if old is None or (old.phase, old.state) != (r.phase, r.state):
+        if r.state == NOT_SHOWN:
+            continue
+        if old is None or r.id in held.unshown or (old.phase, old.state) != (r.phase, r.state):
             journal.note("observe", body_of(r) | {"requestIds": list(inventory.request_ids[:8])})
             news = True
     left = [r for r in found.values() if r.phase is not Phase.GONE]
@@ -257,6 +272,7 @@ def _sweep(inventory: Inventory, left: list[Resource]) -> dict[str, Any]:
 def _ask(id: str, resource: Resource, provider: Provider, journal: Journal, tell: Callable[[str], None]) -> None:
     if resource.phase is Phase.LEAVING:
         return
+    # One that is not shown yet is asked as well: by the time the request arrives it may be.
     asked = {"op": "remove", "class": resource.kind, "id": resource.id}
     intent = journal.note("intent", asked)
     anchor(provider, id, journal)

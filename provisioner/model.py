@@ -199,6 +199,9 @@ class Provider(Protocol):
     def create(self, kind: str, spec: LaunchSpec, *, lease: str, token: str, made: Mapping[str, Resource]) -> Resource:
         """Ask once, tag at birth, return as soon as there is an id. `NotCreated` only on a positive refusal."""
 
+    def differences(self, machine: Resource, spec: LaunchSpec) -> Sequence[str]:
+        """What the provider shows of a launch against what was asked for; each difference one sentence."""
+
     def inventory(self, lease: str | None = None) -> Inventory:
         """Every kind we could have made, to the last page, or raise. None: every lease of ours."""
 

@@ -18,7 +18,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,9 @@ class SimProvider:
             raise ProviderError("read timeout")
         return self._as(thing)
 
+    def differences(self, machine: Resource, spec: LaunchSpec) -> Sequence[str]:
+        return ()
+
     def inventory(self, lease: str | None = None) -> Inventory:
         self.wire.trip()
         with self._world() as world:
@@ -149,13 +152,18 @@ class SimProvider:
         self.wire.trip()
         with self._world() as world:
             self._fail(world, "observe")
-            return self._as(world.things[resource.id])
+            thing = world.things[resource.id]
+            if self.clock.now() < thing.listed_at:
+                return replace(resource, phase=Phase.GONE, state="not-found")
+            return self._as(thing)
 
     def remove(self, resource: Resource) -> Mapping[str, Json]:
         self.wire.trip()
         with self._world() as world:
             self._fail(world, "remove")
             thing = world.things[resource.id]
+            if self.clock.now() < thing.listed_at:
+                return {}  # NotFound, which every cloud's `remove` takes for success
             users = [t for t in world.things.values() if t.lease == thing.lease and t.kind == "instance" and self._as(t).phase is not Phase.GONE]
             if thing.kind != "instance" and users:
                 raise ProviderError("still in use", provider_code="DependencyViolation")

@@ -166,6 +166,17 @@ def test_a_lost_answer_keeps_the_lease_open_for_the_whole_settle_time(tmp_path: 
         assert not provider.world.billed()
 
 
+def test_a_new_machine_that_is_not_shown_yet_is_not_taken_for_gone(tmp_path: Path) -> None:
+    provider, clock = cloud(late_s=50.0)
+    with J.Journal(tmp_path / "journal.jsonl", clock) as journal:
+        with hold(LEASE, provider, journal, clock) as lease:
+            machine = lease.create("instance", SPEC)
+            assert lease.look(machine).phase is machine.phase
+        assert lease.verdict is Verdict.RELEASED
+        clock.sleep(1e4)
+        assert not provider.world.billed()
+
+
 def test_a_lease_that_never_asked_for_anything_needs_no_cloud(tmp_path: Path) -> None:
     provider, clock = cloud(faults=[("inventory", 10**9, "denied")])
     with J.Journal(tmp_path / "journal.jsonl", clock) as journal:
