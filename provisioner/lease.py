@@ -136,7 +136,15 @@ class Lease:
 
 
 @contextlib.contextmanager
-def hold(id: str, provider: Provider, journal: Journal, clock: Clock, *, patience: float = PATIENCE_S) -> Iterator[Lease]:
+def hold(
+    id: str,
+    provider: Provider,
+    journal: Journal,
+    clock: Clock,
+    *,
+    patience: float = PATIENCE_S,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Iterator[Lease]:
     """The `with` block that may create; whatever happens inside, leave through `release`.
 
     The guards that do not need the machine (the watchdog) must be armed before this is entered.
@@ -148,7 +156,7 @@ def hold(id: str, provider: Provider, journal: Journal, clock: Clock, *, patienc
         journal.note("failure", failure_body(e))
         raise
     finally:
-        lease.verdict = release(id, provider, journal, clock, patience=patience)
+        lease.verdict = release(id, provider, journal, clock, patience=patience, tell=tell)
 
 
 def failure_body(e: BaseException) -> dict[str, Any]:

@@ -1,0 +1,161 @@
+"""The end of a lease: let go, say how it went, seal the journal, and leave a proof.
+
+Used by whoever ends a lease: the run itself, its watchdog, `gpulease release`, `gpulease reap`. Sealing never decides
+anything about money and never raises into the way out: a proof that could not be written is a missing paper, and the
+verdict stands without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cost
+from provisioner import __version__, ledger, providers
+from provisioner.errors import Exit, GpuleaseError, MissedThreshold, NotCreated, RefusedError
+from provisioner.journal import Entry, Journal
+from provisioner.lease import PATIENCE_S, holdings, release
+from provisioner.ledger import LeaseFolder
+from provisioner.model import Clock, Outcome, Phase, Provider, Verdict
+from provisioner.scope import Cancelled, SystemClock
+
+SIMULATED_PATIENCE_S = 120.0
+MONEY = {Verdict.UNPROVEN: Exit.UNPROVEN, Verdict.HELD: Exit.HELD, Verdict.LEAVING: Exit.LEAVING}
+SIGNALS = {"SIGHUP": Exit.SIGHUP, "SIGINT": Exit.SIGINT, "SIGTERM": Exit.SIGTERM, "deadline": Exit.BUDGET}
+
+
+def let_go(
+    folder: LeaseFolder,
+    journal: Journal,
+    *,
+    patience: float = PATIENCE_S,
+    provider: Provider | None = None,
+    clock: Clock | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Verdict:
+    """Release a lease whose owner is gone, and seal it. Closes the journal."""
+    with journal:
+        card = folder.card()
+        provider = provider or providers.connect(card["provider"], card["settings"])
+        if provider.traits.simulated:
+            patience = min(patience, SIMULATED_PATIENCE_S)  # a simulated cloud that does not answer has ended, and nothing in it is real
+        verdict = release(folder.id, provider, journal, clock or SystemClock(), patience=patience, tell=tell)
+        conclude(folder, journal, ended_by(journal.entries), exit_code(verdict, None, journal))
+        return verdict
+
+
+def ended_by(entries: Sequence[Entry]) -> Outcome:
+    """How a recovered lease had ended: by us, or by a guard on the machine before we came."""
+    if not holdings(list(entries)).asked:
+        return Outcome.NEVER_LAUNCHED
+    reasons = [str(e["body"]["facts"].get("stateReason", "")) for e in entries if e["kind"] == "observe" and e["body"]["class"] == "instance"]
+    if any(reason.startswith("Client.InstanceInitiatedShutdown") for reason in reasons):
+        return Outcome.GUARD_FIRED
+    return Outcome.RECOVERED
+
+
+def outcome_of(error: BaseException | None, entries: Sequence[Entry]) -> Outcome:
+    machines = [e for e in entries if e["kind"] in ("done", "observe") and e["body"].get("phase") not in (None, str(Phase.GONE))]
+    match error:
+        case None | MissedThreshold():
+            return Outcome.COMPLETED
+        case _ if not machines or isinstance(error, NotCreated | RefusedError):
+            return Outcome.NEVER_LAUNCHED
+        case Cancelled():
+            return Outcome.INTERRUPTED
+        case _:
+            return Outcome.FAILED
+
+
+def exit_code(verdict: Verdict, error: BaseException | None, journal: Journal) -> Exit:
+    """Money outranks everything: what may still cost is said before what went wrong."""
+    if verdict in MONEY:
+        return MONEY[verdict]
+    if journal.unwritten is not None:
+        return Exit.UNPROVEN  # gone, but what was seen could not be recorded
+    match error:
+        case None:
+            return Exit.OK
+        case Cancelled():
+            return SIGNALS.get(error.reason, Exit.FAILED)
+        case NotCreated():
+            return Exit.REFUSED
+        case GpuleaseError():
+            return error.code
+        case _:
+            return Exit.BUG
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """What `conclude` left: the evidence folder, or why there is none."""
+
+    evidence: Path | None
+    why_not: str = ""
+
+
+def conclude(folder: LeaseFolder, journal: Journal, outcome: Outcome, code: Exit) -> Sealed:
+    """Outcome, seal and proof. Whatever goes wrong here is told, not raised: everything that costs money is behind us."""
+    from provisioner.evidence.bundle import COVERED
+
+    files = {name: (folder.path / name).read_bytes() for name in COVERED if (folder.path / name).is_file()}
+    journal.note("outcome", {"outcome": str(outcome), "exit": int(code)})
+    journal.note("seal", {"files": {name: sha256(data) for name, data in files.items()}, "spend": spent(journal.entries).record()})
+    if journal.unwritten is not None:
+        return Sealed(None, f"the journal could not be written: {journal.unwritten}")
+    try:
+        return Sealed(prove(folder))
+    except (GpuleaseError, OSError, ValueError) as e:
+        return Sealed(None, getattr(e, "what", str(e)))
+
+
+def prove(folder: LeaseFolder) -> Path:
+    """(Re)write `<lease>.evidence/` from the journal on disk and the files beside it."""
+    from provisioner.evidence import bundle
+
+    bundle.seal(folder.path, folder.evidence, ledger.private(ledger.root() / "keys"), version=__version__)
+    return folder.evidence
+
+
+def spent(entries: Sequence[Entry], now: float | None = None) -> cost.Spend:
+    """What a lease has cost, from its journal alone."""
+    lines = quote_lines(entries)
+    return cost.meter(cost.intervals(entries, int((time.time() if now is None else now) * 1000)), lines)
+
+
+def quote_lines(entries: Sequence[Entry]) -> list[cost.Line]:
+    quoted: list[dict[str, Any]] = next((e["body"].get("quote", {}).get("lines", []) for e in entries if e["kind"] == "genesis"), [])
+    return [
+        cost.Line(
+            i["name"], i["microUsdPerHour"], i.get("source", ""), i.get("asOf", ""), i.get("fixedMicroUsd", 0), i.get("microUsdPerHourLow")
+        )
+        for i in quoted
+    ]
+
+
+def now_line(entries: Sequence[Entry]) -> str:
+    """What it costs right now, as the journal knows it. The last line of every error after a lease is open."""
+    held = holdings(list(entries))
+    costs = spent(entries)
+    sofar = f"spent {cost.show(costs.best)}" + (f" (at most {cost.show(costs.hi)})" if costs.hi != costs.best else "")
+    rate = cost.show_per_hour(sum(line.micro_usd_per_hour for line in quote_lines(entries)))
+    match held.verdict:
+        case Verdict.RELEASED if not held.asked:
+            return "nothing was rented, nothing was spent"
+        case Verdict.RELEASED:
+            when = next((e["at"]["wall"][11:19] for e in reversed(entries) if e["kind"] == "verdict"), "")
+            return f"nothing is running; everything seen gone {when} UTC; {sofar}"
+        case Verdict.LEAVING:
+            return f"asked to go, no longer billed, not yet seen gone; {sofar}"
+        case _ if not held.asked:
+            return "nothing was rented, nothing was spent"
+        case _:
+            return f"assume it is running: {rate}, {sofar}"
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

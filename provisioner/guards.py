@@ -1,0 +1,93 @@
+"""What ends a lease when its owner does not: armed before money is spent, read back, and named in the journal.
+
+    watchdog      a second process here that waits for the owner's lock     (L1b)
+    guest-timer   the machine powers itself off at the deadline             (L2)
+    guest-twin    the same by a clock that nobody sets                      (L2)
+    guest-lease   the machine powers itself off when nobody renews it       (L2b)
+
+A guard that cannot be armed or read back is an error, not a warning, unless the profile waives it by name. Guards on
+the machine are armed by its own first boot; here they are read back over SSH, before anything is installed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from provisioner import watchdog
+from provisioner.errors import GpuleaseError, HostError, RefusedError, RunError
+from provisioner.journal import Journal, instant, rfc3339
+from provisioner.ledger import LeaseFolder
+from provisioner.model import Host, Provider
+
+GUEST = ("guest-timer", "guest-twin", "guest-lease")
+NAMES = ("watchdog", *GUEST)
+GRACE_S = 60
+"""The watchdog gives its owner this long past the deadline to let go by itself."""
+
+RENEW_EVERY_S = 60.0
+
+
+def arm_watchdog(folder: LeaseFolder, journal: Journal, deadline: str, waived: tuple[str, ...]) -> None:
+    if "watchdog" in waived:
+        journal.append("guard", {"guard": "watchdog", "state": "waived"})
+        return
+    overdue = instant(deadline) + GRACE_S
+    pid = watchdog.start(folder, overdue)
+    journal.append("guard", {"guard": "watchdog", "state": "armed", "firesAt": rfc3339(overdue), "detail": f"pid {pid}"})
+
+
+def read_back(host: Host, provider: Provider, journal: Journal, deadline: str, waived: tuple[str, ...]) -> str:
+    """Read the guards on the machine back, or raise RunError. Returns a phrase for the story."""
+    if not provider.traits.powers_itself_off:
+        for name in GUEST:
+            journal.append("guard", {"guard": name, "state": "waived", "detail": "the machine is not ours to power off"})
+        return "the machine is not ours to power off: no timer on it"
+    from provisioner.remote import bootstrap
+
+    armed = bootstrap.read_armed(host)
+    for name in GUEST:
+        problem = bootstrap.missing(armed, name, instant(deadline))
+        if not problem:
+            journal.append("guard", {"guard": name, "state": "read-back", "firesAt": deadline if name != "guest-lease" else None})
+        elif name in waived:
+            journal.append("guard", {"guard": name, "state": "waived", "detail": problem})
+        else:
+            journal.append("guard", {"guard": name, "state": "failed", "detail": problem})
+            raise RunError(
+                f"guard {name} is not armed on the machine: {problem}",
+                why="systemctl on the machine says so; without it a dead client could leave the machine running",
+                next=f"gpulease doctor; or waive it by name in the profile: waive: [{name}]",
+            )
+    return f"power-off armed for {deadline[11:16]} UTC, and on {bootstrap.SILENCE_S // 60} min of silence from here"
+
+
+class Renewal:
+    """Keeps telling the machine that somebody is still here, on the connection that is already open."""
+
+    def __init__(self, renew: Callable[[Host], None], host: Host, journal_problem: Callable[[str], None], every: float = RENEW_EVERY_S) -> None:
+        self._renew, self._host, self._problem, self._every = renew, host, journal_problem, every
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True, name="gpulease-renewal")
+
+    def __enter__(self) -> Renewal:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join(5.0)
+
+    def _work(self) -> None:
+        while not self._stop.wait(self._every):
+            try:
+                self._renew(self._host)
+            except (HostError, GpuleaseError) as e:
+                # Expected while the line is down: the run itself notices and reconnects, and silence is what L2b is for.
+                self._problem(e.what)
+
+
+def check_waived(waived: tuple[str, ...]) -> None:
+    unknown = [name for name in waived if name not in NAMES]
+    if unknown:
+        raise RefusedError(f"no guard is called {unknown[0]!r}", why=f"known: {', '.join(NAMES)}", next="correct `waive` in the profile")
