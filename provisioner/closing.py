@@ -52,7 +52,9 @@ def ended_by(entries: Sequence[Entry]) -> Outcome:
     """How a recovered lease had ended: by us, or by a guard on the machine before we came."""
     if not holdings(list(entries)).asked:
         return Outcome.NEVER_LAUNCHED
-    reasons = [str(e["body"]["facts"].get("stateReason", "")) for e in entries if e["kind"] == "observe" and e["body"]["class"] == "instance"]
+    reasons = [
+        str(e["body"]["facts"].get("stateReason", "")) for e in entries if e["kind"] == "observe" and e["body"]["class"] == "instance"
+    ]
     if any(reason.startswith("Client.InstanceInitiatedShutdown") for reason in reasons):
         return Outcome.GUARD_FIRED
     return Outcome.RECOVERED
@@ -123,18 +125,13 @@ def prove(folder: LeaseFolder) -> Path:
 
 def spent(entries: Sequence[Entry], now: float | None = None) -> cost.Spend:
     """What a lease has cost, from its journal alone."""
-    lines = quote_lines(entries)
-    return cost.meter(cost.intervals(entries, int((time.time() if now is None else now) * 1000)), lines)
+    return cost.spent(entries, int((time.time() if now is None else now) * 1000))
 
 
-def quote_lines(entries: Sequence[Entry]) -> list[cost.Line]:
-    quoted: list[dict[str, Any]] = next((e["body"].get("quote", {}).get("lines", []) for e in entries if e["kind"] == "genesis"), [])
-    return [
-        cost.Line(
-            i["name"], i["microUsdPerHour"], i.get("source", ""), i.get("asOf", ""), i.get("fixedMicroUsd", 0), i.get("microUsdPerHourLow")
-        )
-        for i in quoted
-    ]
+def hourly(entries: Sequence[Entry]) -> int:
+    """What it costs per hour while it runs, in micro-dollars."""
+    genesis: dict[str, Any] = next((e["body"] for e in entries if e["kind"] == "genesis"), {})
+    return sum(int(line["microUsdPerHour"]) for line in genesis.get("quote", {}).get("lines", []))
 
 
 def now_line(entries: Sequence[Entry]) -> str:
@@ -142,7 +139,7 @@ def now_line(entries: Sequence[Entry]) -> str:
     held = holdings(list(entries))
     costs = spent(entries)
     sofar = f"spent {cost.show(costs.best)}" + (f" (at most {cost.show(costs.hi)})" if costs.hi != costs.best else "")
-    rate = cost.show_per_hour(sum(line.micro_usd_per_hour for line in quote_lines(entries)))
+    rate = cost.show_per_hour(hourly(entries))
     match held.verdict:
         case Verdict.RELEASED if not held.asked:
             return "nothing was rented, nothing was spent"

@@ -11,14 +11,16 @@ the machine are armed by its own first boot; here they are read back over SSH, b
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 
 from provisioner import watchdog
-from provisioner.errors import GpuleaseError, HostError, RefusedError, RunError
+from provisioner.errors import GpuleaseError, RefusedError, RunError
 from provisioner.journal import Journal, instant, rfc3339
 from provisioner.ledger import LeaseFolder
 from provisioner.model import Host, Provider
+from provisioner.scope import Cancelled
 
 GUEST = ("guest-timer", "guest-twin", "guest-lease")
 NAMES = ("watchdog", *GUEST)
@@ -26,6 +28,8 @@ GRACE_S = 60
 """The watchdog gives its owner this long past the deadline to let go by itself."""
 
 RENEW_EVERY_S = 60.0
+SILENCE_S = 900
+"""The machine powers itself off after this long without a sign of life from here."""
 
 
 def arm_watchdog(folder: LeaseFolder, journal: Journal, deadline: str, waived: tuple[str, ...]) -> None:
@@ -45,9 +49,12 @@ def read_back(host: Host, provider: Provider, journal: Journal, deadline: str, w
         return "the machine is not ours to power off: no timer on it"
     from provisioner.remote import bootstrap
 
-    armed = bootstrap.read_armed(host)
+    armed = bootstrap.armed(host, int(instant(deadline)))
+    problems: dict[str, list[str]] = {}
+    for sentence in armed.missing:
+        problems.setdefault(_guard_of(sentence), []).append(sentence)
     for name in GUEST:
-        problem = bootstrap.missing(armed, name, instant(deadline))
+        problem = "; ".join(problems.get(name, []))
         if not problem:
             journal.append("guard", {"guard": name, "state": "read-back", "firesAt": deadline if name != "guest-lease" else None})
         elif name in waived:
@@ -59,32 +66,47 @@ def read_back(host: Host, provider: Provider, journal: Journal, deadline: str, w
                 why="systemctl on the machine says so; without it a dead client could leave the machine running",
                 next=f"gpulease doctor; or waive it by name in the profile: waive: [{name}]",
             )
-    return f"power-off armed for {deadline[11:16]} UTC, and on {bootstrap.SILENCE_S // 60} min of silence from here"
+    return f"power-off armed for {deadline[11:16]} UTC, and on {SILENCE_S // 60} min of silence from here"
+
+
+def _guard_of(sentence: str) -> str:
+    """Which guard a sentence of `bootstrap.Armed.missing` is about. Without the power-off script none of them stands."""
+    for start, name in (
+        ("gpulease-deadline-twin", "guest-twin"),
+        ("gpulease-deadline", "guest-timer"),
+        ("gpulease-lease", "guest-lease"),
+        ("lease ", "guest-lease"),
+    ):
+        if sentence.startswith(start):
+            return name
+    return "guest-timer"
 
 
 class Renewal:
     """Keeps telling the machine that somebody is still here, on the connection that is already open."""
 
-    def __init__(self, renew: Callable[[Host], None], host: Host, journal_problem: Callable[[str], None], every: float = RENEW_EVERY_S) -> None:
-        self._renew, self._host, self._problem, self._every = renew, host, journal_problem, every
+    def __init__(self, renew: Callable[[Host], None], host: Host, needed: bool, every: float = RENEW_EVERY_S) -> None:
+        self._renew, self._host, self._needed, self._every = renew, host, needed, every
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True, name="gpulease-renewal")
 
     def __enter__(self) -> Renewal:
-        self._thread.start()
+        if self._needed:
+            self._renew(self._host)
+            self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
-        self._thread.join(5.0)
+        if self._needed:
+            self._thread.join(5.0)
 
     def _work(self) -> None:
         while not self._stop.wait(self._every):
-            try:
+            # Expected to fail while the line is down, or when the run is being stopped: the run itself notices and
+            # reconnects, and lasting silence is exactly what the guard on the machine is for.
+            with contextlib.suppress(GpuleaseError, Cancelled):
                 self._renew(self._host)
-            except (HostError, GpuleaseError) as e:
-                # Expected while the line is down: the run itself notices and reconnects, and silence is what L2b is for.
-                self._problem(e.what)
 
 
 def check_waived(waived: tuple[str, ...]) -> None:

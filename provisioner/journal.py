@@ -148,7 +148,13 @@ class Journal:
             return self.append(kind, body)
         except OSError as e:
             self.unwritten = self.unwritten or e
-            entry: Entry = {"at": {"wall": rfc3339(self._clock.now())}, "body": _allowed(body), "kind": kind, "seq": len(self.entries), "unwritten": True}
+            entry: Entry = {
+                "at": {"wall": rfc3339(self._clock.now())},
+                "body": _allowed(body),
+                "kind": kind,
+                "seq": len(self.entries),
+                "unwritten": True,
+            }
             self.entries.append(entry)
             return entry
 

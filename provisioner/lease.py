@@ -129,7 +129,11 @@ class Lease:
         """Ask the provider about something of ours now; news goes into the journal."""
         anchor(self.provider, self.id, self.journal)
         seen = _observe(self.provider, resource, holdings(self.journal.entries), self._clock.now())
-        if seen.state != NOT_SHOWN and (seen.phase, seen.state, dict(seen.facts).get("address")) != (resource.phase, resource.state, dict(resource.facts).get("address")):
+        if seen.state != NOT_SHOWN and (seen.phase, seen.state, dict(seen.facts).get("address")) != (
+            resource.phase,
+            resource.state,
+            dict(resource.facts).get("address"),
+        ):
             self.journal.note("observe", body_of(seen))
         self.made[resource.kind] = seen
         return seen
@@ -171,7 +175,7 @@ def release(
     clock: Clock,
     *,
     patience: float = PATIENCE_S,
-    first_pause: float = 1.0,
+    first_pause: float = 0.5,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Verdict:
     """Drive a lease to nothing, and return what was seen.
@@ -188,6 +192,8 @@ def release(
     pause, seen, left = first_pause, Verdict.UNPROVEN, list[Resource]()
     while True:
         held = holdings(journal.entries)
+        # Nothing answers an open intent yet: give the provider time to show it.
+        needed = provider.traits.settle_s if held.intents else provider.traits.second_look_s
         anchor(provider, id, journal)
         try:
             left = _look(id, provider, journal, held, clock.now())
@@ -205,17 +211,16 @@ def release(
                     _ask(id, resource, provider, journal, tell)
             else:
                 quiet_since = clock.now() if quiet_since is None else quiet_since
-                # Nothing answers an open intent yet; give the provider time to show it.
-                needed = provider.traits.settle_s if held.intents else provider.traits.second_look_s
-                enough = clock.now() - quiet_since >= needed
                 # A damaged journal may have known of more than a tag shows: that can never be called released.
-                seen = Verdict.RELEASED if enough and not held.rebuilt else Verdict.UNPROVEN
-                if enough and held.rebuilt:
-                    return _conclude(journal, seen, left, clock.now() - quiet_since)
-        quiet = 0.0 if quiet_since is None else clock.now() - quiet_since
-        if seen is Verdict.RELEASED or clock.now() - started >= patience:
+                enough = clock.now() - quiet_since >= needed and not held.rebuilt
+                seen = Verdict.RELEASED if enough else Verdict.UNPROVEN
+        now = clock.now()
+        quiet = 0.0 if quiet_since is None else now - quiet_since
+        done = seen is Verdict.RELEASED or (held.rebuilt and quiet_since is not None and quiet >= needed)
+        if done or now - started >= patience:
             return _conclude(journal, seen, left, quiet)
-        clock.sleep(min(pause, max(0.0, patience - (clock.now() - started))))
+        wait = pause if quiet_since is None else min(pause, max(needed - quiet, 0.05))
+        clock.sleep(min(wait, max(0.0, patience - (now - started))))
         pause = min(pause * 1.5, LONGEST_PAUSE_S)
 
 
@@ -241,7 +246,8 @@ def _look(id: str, provider: Provider, journal: Journal, held: Holdings, now: fl
     found = {r.id: r for r in inventory.resources}
     for known in held.resources.values():
         if known.id not in found and known.phase is not Phase.GONE:
-            found[known.id] = _observe(provider, known, held, now)
+            # Ours by the journal, which said so before it was made; its tag cannot be read while it is not shown.
+            found[known.id] = _observe(provider, replace(known, lease=id), held, now)
     news = False
     for r in found.values():
         old = held.resources.get(r.id)

@@ -188,7 +188,9 @@ def _rebuild(folder: LeaseFolder, clock: Clock) -> Journal:
     journal = Journal(folder.journal, clock)
     card = folder.card()
     # What the damaged journal knew beyond the tags is lost: nothing after this can be called released.
-    journal.note("genesis", {"lease": folder.id, "provider": card["provider"], "settings": card["settings"], "rebuilt": True, "brokenSha256": digest})
+    journal.note(
+        "genesis", {"lease": folder.id, "provider": card["provider"], "settings": card["settings"], "rebuilt": True, "brokenSha256": digest}
+    )
     return journal
 
 
@@ -207,4 +209,18 @@ def write_private(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-__all__ = ["Busy", "LeaseFolder", "Standing", "adopt", "alive", "create", "find", "folders", "new_id", "private", "root", "standing", "write_private"]
+__all__ = [
+    "Busy",
+    "LeaseFolder",
+    "Standing",
+    "adopt",
+    "alive",
+    "create",
+    "find",
+    "folders",
+    "new_id",
+    "private",
+    "root",
+    "standing",
+    "write_private",
+]

@@ -199,8 +199,8 @@ class Provider(Protocol):
     def create(self, kind: str, spec: LaunchSpec, *, lease: str, token: str, made: Mapping[str, Resource]) -> Resource:
         """Ask once, tag at birth, return as soon as there is an id. `NotCreated` only on a positive refusal."""
 
-    def differences(self, machine: Resource, spec: LaunchSpec) -> Sequence[str]:
-        """What the provider shows of a launch against what was asked for; each difference one sentence."""
+    def verify_launch(self, machine: Resource, spec: LaunchSpec) -> Sequence[str]:
+        """Read a launch back: what the provider shows against what was asked for, each difference one sentence."""
 
     def inventory(self, lease: str | None = None) -> Inventory:
         """Every kind we could have made, to the last page, or raise. None: every lease of ours."""
@@ -218,7 +218,9 @@ class Host(Protocol):
 
     name: str  # "ubuntu@203.0.113.9", for people
 
-    def run(self, script: str, *, values: Mapping[str, str] | None = None, stdin: bytes = b"", timeout: float = 60.0, check: bool = True) -> Result:
+    def run(
+        self, script: str, *, values: Mapping[str, str] | None = None, stdin: bytes = b"", timeout: float = 60.0, check: bool = True
+    ) -> Result:
         """Run a fixed POSIX sh script. `values` become quoted shell variables; `stdin` is for secrets and data.
 
         Raises HostError when the connection is lost, on timeout, and, with `check`, on a non-zero exit.

@@ -47,10 +47,17 @@ class Scope:
     """Cancelled by a signal, by its deadline (seconds since 1970), or by `cancel`; the first reason stays."""
 
     def __init__(self, deadline: float | None = None, now: Callable[[], float] = time.time, twin: Callable[[], float] = counting) -> None:
-        self.deadline, self._now, self._twin = deadline, now, twin
-        self._twin_deadline = None if deadline is None else twin() + deadline - now()
+        self._now, self._twin = now, twin
+        self.deadline: float | None = None
+        self._twin_deadline: float | None = None
         self._event = threading.Event()
         self.reason: str | None = None
+        if deadline is not None:
+            self.limit(deadline)
+
+    def limit(self, deadline: float) -> None:
+        """Set the deadline, once it is known (seconds since 1970)."""
+        self.deadline, self._twin_deadline = deadline, self._twin() + deadline - self._now()
 
     def cancel(self, reason: str) -> None:
         self.reason = self.reason or reason

@@ -62,7 +62,8 @@ def main(folder: LeaseFolder, overdue: float, owner: int) -> Verdict | None:
     while True:
         _wait_for_the_lock(folder, overdue, owner)
         before = standing(folder)
-        if before.held.verdict is Verdict.RELEASED and not before.broken:
+        # An empty journal: the owner died before its first line, and nothing is asked for before a line says so.
+        if not before.broken and (before.held.verdict is Verdict.RELEASED or not before.entries):
             return None
         try:
             journal = adopt(folder, "watchdog")

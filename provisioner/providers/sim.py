@@ -137,7 +137,7 @@ class SimProvider:
             raise ProviderError("read timeout")
         return self._as(thing)
 
-    def differences(self, machine: Resource, spec: LaunchSpec) -> Sequence[str]:
+    def verify_launch(self, machine: Resource, spec: LaunchSpec) -> Sequence[str]:
         return ()
 
     def inventory(self, lease: str | None = None) -> Inventory:

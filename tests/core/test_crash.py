@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -65,14 +66,10 @@ def test_a_second_crash_inside_the_recovery_changes_nothing(setting: dict[str, A
             folder = tmp_path / f"{first}-{second}"
             folder.mkdir()
             path = folder / "journal.jsonl"
-            try:
+            with contextlib.suppress(Crash, ProviderError):
                 program(provider, clock, path, Wire(first))
-            except (Crash, ProviderError):
-                pass
-            try:
+            with contextlib.suppress(Crash):
                 recover(provider, clock, path, at=second)
-            except Crash:
-                pass
             assert recover(provider, clock, path) is Verdict.RELEASED, (first, second)
             clock.sleep(1e5)
             assert not provider.world.billed(), (first, second)
@@ -107,7 +104,9 @@ def test_nothing_is_created_that_could_not_be_written_down_first(tmp_path: Path)
                         lease.create(kind, SPEC)
             except OSError:
                 pass
-        intents = {e["body"]["token"] for e in J.read(path / "journal.jsonl").entries if e["kind"] == "intent" and e["body"]["op"] == "create"}
+        intents = {
+            e["body"]["token"] for e in J.read(path / "journal.jsonl").entries if e["kind"] == "intent" and e["body"]["op"] == "create"
+        }
         made = {t.token for t in provider.world.things.values() if t.token}
         assert made <= intents
 

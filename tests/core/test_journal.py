@@ -133,7 +133,9 @@ FILL = """
 
 @pytest.mark.parametrize("limit", [1, 100, 211, 700, 1499])
 def test_a_file_that_may_not_grow_leaves_a_sound_journal(limit: int, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(FILL), tmp_path / "j", str(limit)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FILL), tmp_path / "j", str(limit)], capture_output=True, text=True, check=True
+    )
     kept = int(done.stdout.split()[0])
     was = J.read(tmp_path / "j")
     assert len(was.entries) == kept < 40 and was.torn == b""

@@ -1,4 +1,4 @@
-"""Random histories of lateness, lingering, faults and successive crashes: `released` is never issued while anything is billed, now or later."""
+"""Random histories of lateness, faults and successive crashes: `released` is never issued while anything is billed, now or later."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ FAULTS = st.lists(
     faults=FAULTS,
     crashes=st.lists(st.integers(1, 60), max_size=4),
 )
-def test_released_means_nothing_is_billed_now_or_later(late: float, linger: float, survives: bool, faults: list[tuple[str, int, str]], crashes: list[int]) -> None:
+def test_released_means_nothing_is_billed_now_or_later(
+    late: float, linger: float, survives: bool, faults: list[tuple[str, int, str]], crashes: list[int]
+) -> None:
     provider, clock = cloud(late_s=late, linger_s=linger, volume_survives=survives, faults=faults)
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(J, "sync"), mock.patch("os.fsync"):
         path = Path(folder) / "journal.jsonl"

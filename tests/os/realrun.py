@@ -1,6 +1,6 @@
 """One real process that holds a lease on a cloud in a file, with real signals and a real watchdog; driven by test_endings.py.
 
-    python -m tests.os.realrun CLOUD SECONDS [noguard] [overdue=S]
+python -m tests.os.realrun CLOUD SECONDS [noguard] [overdue=S]
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def test_sighup_with_the_terminal_gone(runs: Callable[..., Run]) -> None:
     run.process.send_signal(signal.SIGHUP)
     assert run.process.wait(20) == 129
     assert run.released(0)
-    run.process.stderr = open(os.devnull)
+    run.process.stderr = None
 
 
 def test_sigkill_is_answered_by_the_watchdog(runs: Callable[..., Run]) -> None:

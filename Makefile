@@ -1,0 +1,84 @@
+# Everything a developer or a visitor needs, from a fresh machine with Python 3.11 or newer.
+#   make try     install into .venv, rehearse one whole run at no cost, verify the proof it left
+#   make test    the default suite        make slow    what installs or starts something big first
+#   make lint    ruff and mypy            make lock    refresh the two hash-locked requirement files
+
+SHELL := /bin/sh
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?=
+WORKERS ?= auto
+ARGS ?=
+STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/gpulease
+
+# --no-compile: Python compiles what it uses when it first uses it; the rest would be 45 MB that nobody reads.
+INSTALL = $(BIN)/python -m pip install -q --disable-pip-version-check --no-input --no-compile
+unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
+
+.DEFAULT_GOAL := help
+.PHONY: help try install dev test slow lint format lock clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+try: install
+	@$(BIN)/gpulease run smoke --rehearse --yes
+	@echo
+	@$(BIN)/gpulease verify "$$(ls -dt "$(STATE)"/runs/*.evidence | head -n 1)"
+
+install: $(VENV)/.installed
+dev: $(VENV)/.developer
+
+test: $(VENV)/.developer
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+# One at a time: these start sshd, servers and whole environments, and measure.
+slow: $(VENV)/.developer
+	@$(BIN)/python -m pytest -m slow --timeout 1800 $(ARGS)
+
+lint: $(VENV)/.developer
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.developer
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+$(BIN)/python:
+	@for python in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    if "$$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+	      echo "making $(VENV) with $$("$$python" --version)"; exec "$$python" -m venv "$(VENV)"; \
+	    fi; without="$$python"; \
+	  fi; \
+	done; \
+	if [ -n "$$without" ]; then echo "error: $$without has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; \
+	else echo "error: gpulease needs Python 3.11 or newer; found $$(python3 --version 2>/dev/null || echo none). make PYTHON=/path/to/python names another" >&2; fi; \
+	exit 1
+
+$(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python
+	@echo "installing $$(grep -c == requirements.txt) locked packages into $(VENV) (about 110 MB, some 20 seconds)"
+	@$(INSTALL) --require-hashes -r requirements.txt
+	@$(INSTALL) --no-deps --no-build-isolation -e .
+	@touch "$@"
+
+$(VENV)/.developer: requirements-dev.txt pyproject.toml | $(BIN)/python
+	@echo "installing $$(grep -c == requirements-dev.txt) locked packages into $(VENV) (with the tools for tests)"
+	@$(INSTALL) --require-hashes -r requirements-dev.txt
+	@$(INSTALL) --no-deps --no-build-isolation -e .
+	@touch "$@" "$(VENV)/.installed"
+
+# Without index addresses or paths of this machine in the files; valid for every Python from 3.11 and every platform.
+LOCK = $(BIN)/uv pip compile -q pyproject.toml --extra rehearsal --universal --python-version 3.11 \
+  --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock"
+
+lock: $(VENV)/.developer
+	@$(LOCK) $(ARGS) --group build -o requirements.txt
+	@$(LOCK) $(ARGS) --group dev -c requirements.txt -o requirements-dev.txt
+	@! grep -nE '://|file:|^ *-' requirements.txt requirements-dev.txt | grep -v -- '--hash=sha256:'
+	@grep -c == requirements.txt requirements-dev.txt
+
+clean:
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,41 @@
+"""Money arithmetic: quotes, budgets, meters and break-even, in whole micro-dollars.
+
+Floor 0: the standard library only, no I/O but its own dated price file, and nothing of `provisioner`. What every
+file here holds to: an unknown price is an error and never zero, every price carries its source and its day, and
+no amount is ever a float.
+"""
+
+from __future__ import annotations
+
+from cost.budget import Budget, BudgetTooSmall
+from cost.from_journal import intervals, spent
+from cost.meter import Interval, Spend, meter
+from cost.money import MICRO, MoneyError, bill, parse, show, show_per_hour
+from cost.prices import STALE_DAYS, Price, UnknownPrice, age_days, is_stale
+from cost.quote import GUARD_TAIL_SECONDS, Line, Quote, own_host, quote
+
+__all__ = [
+    "GUARD_TAIL_SECONDS",
+    "MICRO",
+    "STALE_DAYS",
+    "Budget",
+    "BudgetTooSmall",
+    "Interval",
+    "Line",
+    "MoneyError",
+    "Price",
+    "Quote",
+    "Spend",
+    "UnknownPrice",
+    "age_days",
+    "bill",
+    "intervals",
+    "is_stale",
+    "meter",
+    "own_host",
+    "parse",
+    "quote",
+    "show",
+    "show_per_hour",
+    "spent",
+]

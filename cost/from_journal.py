@@ -1,0 +1,264 @@
+"""From a journal to billed intervals and to money: what was seen when, in the provider's time.
+
+The journal is a list of dicts and this is a pure function of it, so anybody who holds the journal gets the same
+answer. The rules, per machine:
+
+- earliest start: LaunchTime, else the moment of the intent; latest start: the first answer that showed it running;
+- earliest end: the last answer that showed it running, or, when the provider says that an API call ended it, the
+  moment our first such call was announced; latest end: the first answer that showed it leaving or gone, or accepted the call;
+- never seen running: it may have cost nothing, so it counts from nothing to everything;
+- a create that was neither answered nor found is the same, until a verdict of "released" says nothing came of it.
+
+Local wall times are moved onto the provider's clock by the smallest and largest offset seen between the two, so a
+laptop whose clock is wrong widens the bars and does not falsify them.
+This file must not know a provider's words, only `phase`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from cost.meter import Interval, Spend, meter
+from cost.prices import UnknownPrice
+from cost.quote import Line
+
+MACHINES = ("instance",)
+DISKS = ("volume",)
+
+
+@dataclass
+class _Seen:
+    """What the journal says about one resource."""
+
+    id: str
+    kind: str
+    asked: tuple[int, int] | None = None
+    launched: int | None = None
+    running: list[tuple[int, int]] | None = None
+    ended: list[tuple[int, int]] | None = None
+    removing: list[tuple[int, int]] | None = None
+    reason: str = ""
+    moved: int | None = None
+    holder: str = ""
+    machine: str = ""
+    ran_until_removed: bool = False  # the accepted call itself says that it found the machine running
+
+
+def spent(entries: Sequence[Mapping[str, Any]], now_ms: int) -> Spend:
+    """What one lease's journal says was spent by `now_ms`, at the prices its first line holds.
+
+    Raises UnknownPrice for a machine of a type that the journal holds no price for.
+    """
+    genesis = next((entry["body"] for entry in entries if entry["kind"] == "genesis"), None)
+    if genesis is None:
+        raise UnknownPrice("the journal has no first line, so it holds no prices")
+    observed = intervals(entries, now_ms)
+    priced = str(genesis.get("offer", {}).get("type") or "")
+    for interval in observed:
+        if interval.machine and priced and interval.machine != priced:
+            raise UnknownPrice(f"{interval.resource} is a {interval.machine}, and the journal holds the price of a {priced}")
+    return meter(observed, lines(genesis))
+
+
+def lines(genesis: Mapping[str, Any]) -> list[Line]:
+    """The price lines that a journal's first line holds."""
+    price = genesis.get("offer", {}).get("price", {})
+    result = [
+        Line(
+            str(row["name"]),
+            int(row["microUsdPerHour"]),
+            str(row.get("source") or price.get("source") or ""),
+            str(row.get("asOf") or price.get("asOf") or ""),
+            fixed_micro_usd=int(row.get("fixedMicroUsd", 0)),
+            micro_usd_per_hour_low=row.get("microUsdPerHourLow"),
+        )
+        for row in genesis.get("quote", {}).get("lines", [])
+    ]
+    if not result:
+        raise UnknownPrice("the journal's first line holds no quote")
+    return result
+
+
+def intervals(entries: Sequence[Mapping[str, Any]], now_ms: int) -> list[Interval]:
+    """Everything billed in one lease's journal, machines and disks; `now_ms` ends what is still running."""
+    when = _clock(entries)
+    seen, unanswered, released = _read(entries, when)
+    # After "released" nothing more is billed, however long ago that was.
+    now = released if released is not None else max([now_ms, *(when(entry)[1] for entry in entries[-1:])])
+    found = [_interval(thing, now, settled=released is not None) for thing in seen.values()]
+    if released is None:
+        for token, entry in unanswered.items():
+            lo, hi = when(entry)
+            machine = str(entry["body"].get("params", {}).get("type") or "")
+            found.append(Interval(token, str(entry["body"].get("class")), lo, hi, hi, now, certain=False, open=True, machine=machine))
+    machines = [i for i in found if i.kind in MACHINES]
+    disks = [i for i in found if i.kind in DISKS]
+    return machines + _disks(machines, disks, seen)
+
+
+def _read(entries: Sequence[Mapping[str, Any]], when: Any) -> tuple[dict[str, _Seen], dict[str, Mapping[str, Any]], int | None]:
+    seen: dict[str, _Seen] = {}
+    intents: dict[int, Mapping[str, Any]] = {}
+    unanswered: dict[str, Mapping[str, Any]] = {}
+    released: int | None = None
+    for entry in entries:
+        body, kind = entry["body"], entry["kind"]
+        if kind == "verdict":
+            released = when(entry)[1] if body.get("verdict") == "released" else None
+        elif kind == "intent" and body.get("op") == "create":
+            released = None
+            if body.get("class") in (*MACHINES, *DISKS):
+                intents[entry["seq"]] = entry
+                unanswered[str(body.get("token"))] = entry
+        elif kind == "intent" and body.get("id") in seen:
+            thing = seen[body["id"]]
+            thing.removing = [*(thing.removing or []), when(entry)]
+        elif kind == "failed" and body.get("op") == "create":
+            unanswered.pop(_token(intents, body), None)
+        elif kind == "done" and body.get("class") in (*MACHINES, *DISKS):
+            if body.get("op") == "create":
+                token = _token(intents, body)
+                unanswered.pop(token, None)
+                thing = seen.setdefault(body["id"], _Seen(body["id"], body["class"]))
+                intent = intents.get(body.get("intentSeq", -1))
+                if intent is not None:
+                    thing.asked = when(intent)
+                    thing.machine = thing.machine or str(intent["body"].get("params", {}).get("type") or "")
+                _learn(thing, body.get("facts") or {})
+            elif body.get("id") in seen and body["class"] in MACHINES:
+                # An accepted terminate ends the bill of a machine; an accepted delete of a disk is seen for itself.
+                seen[body["id"]].ended = [*(seen[body["id"]].ended or []), _answer(entry, when)]
+                if body.get("previousState") == "running":
+                    seen[body["id"]].ran_until_removed = True
+        elif kind == "observe" and body.get("class") in (*MACHINES, *DISKS):
+            unanswered.pop(str(body.get("token")), None)
+            thing = seen.setdefault(body["id"], _Seen(body["id"], body["class"]))
+            _learn(thing, body.get("facts") or {})
+            if body.get("phase") == "here":
+                thing.running = [*(thing.running or []), _answer(entry, when)]
+            elif body.get("phase") in ("leaving", "gone"):
+                thing.ended = [*(thing.ended or []), _answer(entry, when)]
+            if thing.asked is None and thing.launched is None:
+                thing.asked = _answer(entry, when)
+    return seen, unanswered, released
+
+
+def _token(intents: Mapping[int, Mapping[str, Any]], body: Mapping[str, Any]) -> str:
+    intent = intents.get(body.get("intentSeq", -1))
+    return "" if intent is None else str(intent["body"].get("token"))
+
+
+def _learn(thing: _Seen, facts: Mapping[str, Any]) -> None:
+    for name in ("launchTime", "createTime"):
+        if thing.launched is None and isinstance(facts.get(name), str):
+            thing.launched = _ms(facts[name])
+    thing.reason = str(facts.get("stateReason") or thing.reason)
+    thing.holder = str(facts.get("instance") or thing.holder)
+    thing.machine = str(facts.get("type") or thing.machine)
+    moved = re.search(r"\((\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?: (?:GMT|UTC))?\)", str(facts.get("stateTransitionReason") or ""))
+    if moved:
+        thing.moved = _ms(f"{moved[1]}T{moved[2]}Z")
+
+
+def _interval(thing: _Seen, now: int, *, settled: bool) -> Interval:
+    asked = thing.asked or (now, now)
+    running, ended = thing.running or [], thing.ended or []
+    start_lo = asked[0] if thing.launched is None else thing.launched
+    end_hi = min((hi for _, hi in ended), default=now)
+    seen_running = [r for r in running if r[0] <= end_hi]
+    start_hi = min((hi for _, hi in seen_running), default=end_hi)
+    end_lo = max((lo for lo, _ in seen_running), default=start_hi)
+    if ended and thing.removing and (thing.ran_until_removed or thing.reason == "Client.UserInitiatedShutdown"):
+        # The provider says that an API call ended it, so it ran at least until the first such call was announced.
+        end_lo = max(end_lo, min(lo for lo, _ in thing.removing))
+    if thing.moved is not None and ended and end_lo <= thing.moved <= end_hi:
+        end_lo, end_hi = thing.moved, min(end_hi, thing.moved + 1000)
+    end_lo = min(max(end_lo, start_lo), end_hi)
+    return Interval(
+        thing.id,
+        thing.kind,
+        min(start_lo, end_hi),
+        max(start_hi, min(start_lo, end_hi)),
+        end_lo,
+        end_hi,
+        certain=bool(seen_running),
+        open=not ended and not settled,
+        machine=thing.machine,
+    )
+
+
+def _disks(machines: Sequence[Interval], disks: Sequence[Interval], seen: Mapping[str, _Seen]) -> list[Interval]:
+    """One disk interval per machine, made longer by a volume that was seen to outlive it, and one per stray volume."""
+    result: list[Interval] = []
+    claimed: set[str] = set()
+    for machine in machines:
+        own = [d for d in disks if d.resource in seen and seen[d.resource].holder == machine.resource]
+        claimed.update(d.resource for d in own)
+        result.append(
+            replace(
+                machine,
+                resource=own[0].resource if own else f"disk of {machine.resource}",
+                kind="volume",
+                end_lo=max([machine.end_lo, *(d.end_lo for d in own)]),
+                end_hi=max([machine.end_hi, *(d.end_hi for d in own)]),
+                open=machine.open or any(d.open for d in own),
+            )
+        )
+    return result + [d for d in disks if d.resource not in claimed]
+
+
+def _clock(entries: Sequence[Mapping[str, Any]]) -> Any:
+    """A function from an entry to the bracket of provider time in which it was written."""
+    offsets = [offset for entry in entries for offset in _offsets(entry)]
+    lo_off, hi_off = (min(offsets), max(offsets)) if offsets else (0, 0)
+
+    def when(entry: Mapping[str, Any]) -> tuple[int, int]:
+        at = entry["at"]
+        wall = _ms(at["wall"])
+        if isinstance(at.get("aws"), str):
+            unc = int(at.get("uncMs") or 1000)
+            return _ms(at["aws"]) - unc, _ms(at["aws"]) + unc
+        return wall + lo_off, wall + hi_off
+
+    return when
+
+
+def _offsets(entry: Mapping[str, Any]) -> Iterable[int]:
+    at, body = entry["at"], entry["body"]
+    wall = _ms(at["wall"])
+    if isinstance(at.get("aws"), str):
+        unc = int(at.get("uncMs") or 1000)
+        yield _ms(at["aws"]) - wall - unc
+        yield _ms(at["aws"]) - wall + unc
+    date = _provider_date(body)
+    if date is not None:
+        # A Date header has whole seconds, and the line was written a moment after the answer came.
+        yield date - wall
+        yield date + 1000 - wall
+
+
+def _answer(entry: Mapping[str, Any], when: Any) -> tuple[int, int]:
+    """The bracket of an answer: the provider's own date where it was kept (whole seconds), else the line's."""
+    date = _provider_date(entry["body"])
+    return (date, date + 1000) if date is not None else when(entry)
+
+
+def _provider_date(body: Mapping[str, Any]) -> int | None:
+    facts = body.get("facts")
+    date = body.get("providerDate") or (facts.get("providerDate") if isinstance(facts, Mapping) else None)
+    return _ms(date) if isinstance(date, str) else None
+
+
+def _ms(text: str) -> int:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} is not a time in UTC")
+    # Through integers: a float would lose the last millisecond of a long interval.
+    return (moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // _MILLISECOND
+
+
+_MILLISECOND = datetime(1970, 1, 1, 0, 0, 0, 1000) - datetime(1970, 1, 1)

@@ -1,0 +1,404 @@
+"""The command line: typer commands, and the one place where an ending becomes an exit code.
+
+stdout is the answer, stderr is the story, `--json` prints exactly one document. Each command's help shows an example
+first and its exit codes last. Everything heavy is imported inside the command that needs it, so that `--help` is quick.
+
+This file decides nothing about clouds or machines: it reads options, calls one function of floor 3, and prints.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from provisioner import __version__
+from provisioner.errors import Exit, GpuleaseError, UsageError
+from provisioner.options import (
+    PLAIN_CODES,
+    RELEASE_CODES,
+    RUN_CODES,
+    VERIFY_CODES,
+    AwsProfile,
+    Budget,
+    Endpoint,
+    Faults,
+    Host,
+    HostKey,
+    Identity,
+    Json,
+    LeaseName,
+    Minutes,
+    Profile,
+    ProviderName,
+    Region,
+    Rehearse,
+)
+
+app = typer.Typer(
+    name="gpulease",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+rehearse_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The embedded cloud, on its own.")
+app.add_typer(rehearse_app, name="rehearse")
+
+
+@app.callback(invoke_without_command=True)
+def top(context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
+    """Rent a GPU, check it, serve a model, evaluate it, give it back, and prove that it is gone.
+
+    \b
+        gpulease run smoke --rehearse --yes     the whole life, on this machine, at no cost
+    """
+    if version:
+        print(f"gpulease {__version__}")
+        raise typer.Exit()
+
+
+@app.command(epilog=PLAIN_CODES)
+def plan(
+    profile: Profile,
+    budget: Budget = None,
+    minutes: Minutes = None,
+    provider: ProviderName = None,
+    region: Region = None,
+    aws_profile: AwsProfile = None,
+    host: Host = None,
+    identity: Identity = None,
+    host_key: HostKey = None,
+    rehearse: Rehearse = False,
+    endpoint: Endpoint = None,
+    as_json: Json = False,
+) -> None:
+    """What would be rented, until when, for how much. Creates nothing.
+
+    \b
+        gpulease plan smoke
+        gpulease plan qwen3-8b-l4 --budget 2.00 --minutes 60
+    """
+    from provisioner.clouds import Target, planned
+
+    with ending(as_json):
+        target = Target(profile, budget, minutes, provider, region, aws_profile, host, identity, host_key, rehearse, endpoint)
+        with planned(target) as ready:
+            show(ready.plan_record() if as_json else ready.plan_text())
+
+
+@app.command(epilog=RUN_CODES)
+def run(
+    profile: Profile,
+    budget: Budget = None,
+    minutes: Minutes = None,
+    keep: Annotated[str, typer.Option(help="Hold the tunnel open this long after the eval, for your own client.", metavar="30m")] = "0",
+    provider: ProviderName = None,
+    region: Region = None,
+    aws_profile: AwsProfile = None,
+    host: Host = None,
+    identity: Identity = None,
+    host_key: HostKey = None,
+    rehearse: Rehearse = False,
+    endpoint: Endpoint = None,
+    faults: Faults = None,
+    reach_from: Annotated[
+        str | None,
+        typer.Option("--reach-from", help="Who may reach the machine's port 22; else your own public address.", metavar="A.B.C.D/32"),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Rent, verify, serve, evaluate, measure, let go, prove.
+
+    \b
+        gpulease run smoke --rehearse --yes                    on this machine, at no cost
+        gpulease run qwen3-8b-l4 --budget 1.50 --keep 30m      on AWS
+        gpulease run cpu-static --provider static --host me@box
+    """
+    from provisioner.clouds import Target
+    from provisioner.commands import run_profile
+
+    with ending(as_json):
+        target = Target(
+            profile, budget, minutes, provider, region, aws_profile, host, identity, host_key, rehearse, endpoint, faults, keep, reach_from
+        )
+        code, record, text = run_profile(target, ask=None if yes else confirm)
+        show(record if as_json else text)
+        sys.exit(code)
+
+
+@app.command("ls", epilog=PLAIN_CODES)
+def list_leases(every: Annotated[bool, typer.Option("--all", help="Also those seen gone.")] = False, as_json: Json = False) -> None:
+    """Leases that are not seen gone: who looks after them, and what they cost.
+
+    \b
+        gpulease ls
+        gpulease ls --all
+    """
+    from provisioner.commands import list_table
+
+    with ending(as_json):
+        record, text = list_table(every)
+        show(record if as_json else text)
+
+
+@app.command(epilog=RELEASE_CODES)
+def release(
+    lease: LeaseName,
+    patience: Annotated[int, typer.Option(help="Seconds to go on looking.", min=0)] = 900,
+    as_json: Json = False,
+) -> None:
+    """Let go of a lease now. Safe at any time, any number of times.
+
+    \b
+        gpulease release 7f3a9k2m
+    """
+    from provisioner.commands import release_lease
+
+    with ending(as_json):
+        code, record, text = release_lease(lease, patience)
+        show(record if as_json else text)
+        sys.exit(code)
+
+
+@app.command(epilog=RELEASE_CODES)
+def reap(
+    leases: Annotated[list[str] | None, typer.Argument(metavar="[LEASE]...", help="Only these, even if they are still in time.")] = None,
+    go: Annotated[bool, typer.Option("--go", help="Really let go. Without it only what would be done is shown.")] = False,
+    region: Region = None,
+    aws_profile: AwsProfile = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="A rehearsal cloud's address, from `gpulease rehearse serve`.", metavar="URL")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find leases by tag at the provider, whoever made them, and let go of what is overdue.
+
+    \b
+        gpulease reap                shows what is there and what is overdue
+        gpulease reap --go           lets go of it
+    """
+    from provisioner.commands import reap_leases
+
+    with ending(as_json):
+        code, record, text = reap_leases(leases or [], go, region, aws_profile, endpoint)
+        show(record if as_json else text)
+        sys.exit(code)
+
+
+@app.command(epilog=PLAIN_CODES)
+def proof(
+    lease: Annotated[str | None, typer.Argument(metavar="[LEASE]", help="A lease; without it the newest one.")] = None,
+    path: Annotated[bool, typer.Option("--path", help="Print only where the proof is.")] = False,
+    recheck: Annotated[bool, typer.Option("--recheck", help="Ask the provider again, now.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The shutdown proof of a lease.
+
+    \b
+        gpulease proof               of the newest lease
+        gpulease verify "$(gpulease proof --path)"
+    """
+    from provisioner.commands import show_proof
+
+    with ending(as_json):
+        code, record, text = show_proof(lease, path, recheck)
+        show(record if as_json else text)
+        sys.exit(code)
+
+
+@app.command(epilog=VERIFY_CODES)
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="An evidence folder, or its statement.dsse.json.")],
+    require: Annotated[str, typer.Option(help="client, identified, recorded, corroborated or billed.", metavar="TIER")] = "client",
+    as_json: Json = False,
+) -> None:
+    """Check a proof offline, trusting neither gpulease nor whoever handed it over.
+
+    \b
+        gpulease verify r-20261121t140210z-7f3a9k2m.evidence
+    """
+    from provisioner.commands import verify_proof
+
+    with ending(as_json):
+        code, record, text = verify_proof(path, require)
+        show(record if as_json else text)
+        sys.exit(code)
+
+
+@app.command(epilog=PLAIN_CODES)
+def report(
+    leases: Annotated[
+        list[str] | None, typer.Argument(metavar="[LEASE]...", help="Leases to report on; several are compared; none is the newest.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The figures, recomputed from the raw samples.
+
+    \b
+        gpulease report
+        gpulease report 7f3a9k2m 8b2c4d6e
+    """
+    from provisioner.commands import report_leases
+
+    with ending(as_json):
+        record, text = report_leases(leases or [])
+        show(record if as_json else text)
+
+
+@app.command(epilog="Exit codes: 0 all well · 2 usage · 4 something would stop a run.")
+def doctor(
+    profile: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="Also check that this profile could run.")] = None,
+    provider: ProviderName = None,
+    region: Region = None,
+    aws_profile: AwsProfile = None,
+    host: Host = None,
+    identity: Identity = None,
+    host_key: HostKey = None,
+    as_json: Json = False,
+) -> None:
+    """Credentials, clock, state folder, watchdog, tools: what a run needs, before spending.
+
+    \b
+        gpulease doctor
+        gpulease doctor qwen3-8b-l4 --region us-east-1
+    """
+    from provisioner.clouds import Target
+    from provisioner.doctor import examine
+
+    with ending(as_json):
+        target = Target(profile or "", None, None, provider, region, aws_profile, host, identity, host_key, False)
+        code, record, text = examine(target)
+        show(record if as_json else text)
+        sys.exit(code)
+
+
+@app.command("show", epilog=PLAIN_CODES)
+def show_shipped(
+    what: Annotated[str, typer.Argument(metavar="profiles|playbooks|evals|providers|schema", help="What to show.")],
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Which one; for schema: profile, playbook, predicate.")] = None,
+) -> None:
+    """What ships with gpulease, and the JSON Schemas for an editor.
+
+    \b
+        gpulease show profiles
+        gpulease show profile smoke
+        gpulease show schema profile > profile.schema.json
+    """
+    from provisioner.commands import shipped
+
+    with ending(False):
+        show(shipped(what, name))
+
+
+@app.command(epilog="Exit codes: those of ssh · 2 usage · 4 the lease has no machine.", context_settings={"ignore_unknown_options": True})
+def ssh(
+    lease: LeaseName,
+    command: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND]...", help="To run there; none opens a shell.")] = None,
+) -> None:
+    """Open the lease's machine, with its pinned host key and its own key only.
+
+    \b
+        gpulease ssh 7f3a9k2m
+        gpulease ssh 7f3a9k2m nvidia-smi
+    """
+    from provisioner.commands import open_ssh
+
+    with ending(False):
+        sys.exit(open_ssh(lease, command or []))
+
+
+@app.command(epilog=PLAIN_CODES)
+def logs(
+    lease: Annotated[str | None, typer.Argument(metavar="[LEASE]", help="A lease; without it the newest one.")] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="How many, from the end.", min=1)] = 40,
+) -> None:
+    """The inference server's log and the watchdog's, as last saved; from the machine itself while it is there.
+
+    \b
+        gpulease logs
+        gpulease logs 7f3a9k2m --lines 200
+    """
+    from provisioner.commands import show_logs
+
+    with ending(False):
+        show(show_logs(lease, lines))
+
+
+@rehearse_app.command("serve", epilog=PLAIN_CODES)
+def rehearse_serve(
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 0,
+    faults: Faults = None,
+    idle_exit: Annotated[int, typer.Option(help="End after so many seconds without a request or a machine; 0: never.", min=0)] = 0,
+) -> None:
+    """An EC2-compatible endpoint on this machine whose instances are SSH hosts on loopback. SIMULATED.
+
+    \b
+        gpulease rehearse serve --port 5555
+        AWS_ENDPOINT_URL=http://127.0.0.1:5555 aws ec2 describe-instances
+    """
+    from provisioner.commands import serve_rehearsal
+
+    with ending(False):
+        sys.exit(serve_rehearsal(port, faults, idle_exit))
+
+
+@contextmanager
+def ending(as_json: bool) -> Iterator[None]:
+    """The one place where an error becomes words and a number."""
+    try:
+        yield
+    except GpuleaseError as e:
+        fail(e, as_json)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of stdout has gone (| head): nothing left to say, and nobody to say it to
+        sys.exit(Exit.OK)
+
+
+def fail(e: GpuleaseError, as_json: bool) -> NoReturn:
+    from provisioner.render import error_text
+
+    now = getattr(e, "now", "")
+    code = int(getattr(e, "exit", e.code))
+    if as_json:
+        show(
+            {
+                "schema": "gpulease/error/1",
+                "error": type(e).__name__,
+                "what": e.what,
+                "why": e.why,
+                "next": e.next,
+                "now": now,
+                "exit": code,
+            }
+        )
+    else:
+        print(error_text(e, now), file=sys.stderr)
+    sys.exit(code)
+
+
+def show(answer: dict[str, Any] | str) -> None:
+    print(answer if isinstance(answer, str) else json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+def confirm(question: str) -> bool:
+    """Ask on the terminal. Without one, nobody can answer, and a run that costs money needs `--yes`."""
+    if not sys.stdin.isatty():
+        raise UsageError("there is no terminal to ask on", why="a run is confirmed once before it starts", next="add --yes")
+    print(question, end="", file=sys.stderr, flush=True)
+    try:
+        return input().strip().lower() in ("y", "yes")
+    except (EOFError, KeyboardInterrupt):
+        return False
+
+
+def main() -> None:
+    run_app: Callable[[], Any] = app
+    run_app()

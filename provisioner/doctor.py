@@ -1,0 +1,135 @@
+"""What a run needs, looked at before anything is spent: the state folder, the clock, a watchdog, ssh, credentials, a profile.
+
+Each check says what it saw. "Could not tell" is its own answer and never "ok". Free of side effects but for a probe
+file in the state folder and a watchdog that is started on a lease that asks for nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from provisioner import __version__, ledger
+from provisioner.clouds import Target, planned
+from provisioner.errors import Exit, GpuleaseError, RefusedError
+from provisioner.render import table
+
+OK, BAD, UNKNOWN, SKIPPED = "ok", "WRONG", "unknown", "not asked"
+
+
+@dataclass(frozen=True)
+class Finding:
+    check: str
+    result: str
+    saw: str
+    next: str = ""
+
+
+def examine(target: Target) -> tuple[int, dict[str, Any], str]:
+    """Every check, whatever the ones before it found."""
+    findings = list(_findings(target))
+    bad = any(f.result == BAD for f in findings)
+    rows = [[f.result, f.check, f.saw + (f"; next: {f.next}" if f.next and f.result != OK else "")] for f in findings]
+    record = {"schema": "gpulease/doctor/1", "version": __version__, "ok": not bad, "findings": [vars(f) for f in findings]}
+    return int(Exit.REFUSED if bad else Exit.OK), record, table(rows)
+
+
+def _findings(target: Target) -> Iterator[Finding]:
+    yield Finding("gpulease", OK, f"{__version__} on Python {sys.version.split()[0]}, {sys.platform}")
+    yield _try("state folder", _state_folder)
+    yield _try("file locks", _locks)
+    yield _try("watchdog", _watchdog)
+    yield _try("old leases", _old)
+    ssh = shutil.which("ssh")
+    yield Finding("ssh client", OK if ssh else UNKNOWN, ssh or "not found: only `gpulease ssh` needs it")
+    if target.provider_name == "aws":
+        yield from _aws(target)
+    if target.profile:
+        yield _try(f"profile {target.profile}", lambda: _profile(target))
+    else:
+        yield Finding("profile", SKIPPED, "name one to check that it could run")
+
+
+def _try(check: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(check, OK, look())
+    except GpuleaseError as e:
+        return Finding(check, BAD, e.what + (f" ({e.why})" if e.why else ""), e.next)
+    except OSError as e:
+        return Finding(check, BAD, str(e))
+
+
+def _state_folder() -> str:
+    folder = ledger.root()
+    free = shutil.disk_usage(folder).free
+    if free < 256 << 20:
+        raise RefusedError(f"{free >> 20} MiB free in {folder}; needs 256 MiB", next=f"df -h {folder}")
+    return f"{folder}, private, {free >> 20} MiB free"
+
+
+def _locks() -> str:
+    """A file system without working locks (some network ones) cannot say who is alive."""
+    with tempfile.TemporaryFile(dir=ledger.root()) as one:
+        fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        other = os.open(f"/dev/fd/{one.fileno()}", os.O_RDONLY) if sys.platform == "linux" else -1
+        if other >= 0:
+            with contextlib.closing(os.fdopen(other)):
+                try:
+                    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return "one holder at a time"
+                raise RefusedError(
+                    "two holders got the same lock", why="this file system does not lock", next="set XDG_STATE_HOME to a local disk"
+                )
+    return "a lock was given; a second holder was not tried on this system"
+
+
+def _watchdog() -> str:
+    from provisioner import watchdog
+
+    with tempfile.TemporaryDirectory(dir=ledger.root()) as path:
+        folder = ledger.LeaseFolder(Path(path))
+        began = time.monotonic()
+        # On a folder without a journal nobody is alive and nothing was asked for, so it has nothing to do and ends.
+        pid = watchdog.start(folder, time.time() + 60)
+        took = time.monotonic() - began
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+    return f"starts in {took * 1000:.0f} ms"
+
+
+def _old() -> str:
+    orphans = [s.folder.id for s in map(ledger.standing, ledger.folders()) if s.open and not s.alive]
+    if orphans:
+        raise RefusedError(
+            f"{len(orphans)} lease(s) not seen gone, and nobody looks after them: {', '.join(orphans[:3])}",
+            next=f"gpulease release {orphans[0]}",
+        )
+    return "none is left over"
+
+
+def _aws(target: Target) -> Iterator[Finding]:
+    from provisioner import providers
+    from provisioner.clouds import default_region
+
+    def identity() -> str:
+        region = target.region or default_region(target.aws_profile)
+        provider: Any = providers.connect("aws", {"region": region, "profile": target.aws_profile, "endpoint": None})
+        who = provider.identity()
+        return f"account {who.account}, {who.arn}, {region}"
+
+    yield _try("AWS credentials", identity)
+
+
+def _profile(target: Target) -> str:
+    with planned(target) as ready:
+        return f"{ready.plan.offer.type} in {ready.plan.offer.region}, {len(ready.plan.offers)} offer(s)"

@@ -1,0 +1,95 @@
+"""Writes the folder that is handed over, whole or not at all.
+
+Everything goes into a new folder beside the old one, each file and then the folder synced, and a rename puts it in
+place; a crash leaves the old proof or the new one. Files are 0600 and the folder 0700: whom to show it to is the
+user's to decide.
+
+`seal` is the usual way in: it takes a lease's own folder and does the rest. It reads the journal again from the disk,
+because the proof speaks of the bytes that are there and not of what a process remembers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from provisioner.errors import RunError
+from provisioner.evidence import chain, render, sign, statement
+from provisioner.evidence.files import FILE_LIMIT, NAME, Folder, Unreadable
+from provisioner.evidence.history import Nonsense
+from provisioner.journal import sync_folder
+from provisioner.model import Json
+
+COVERED = ("results.json", "samples.jsonl", "profile.yaml")
+"""What of a lease's folder goes into its proof when the journal's seal does not name its files. Never keys."""
+
+
+def seal(run: Path, out: Path, keys: Path, *, version: str) -> dict[str, Json]:
+    """Make the evidence folder `out` of the lease's folder `run`, and return the statement that was signed."""
+    try:
+        with Folder(run) as folder:
+            journal = folder.read("journal.jsonl", chain.FILE_LIMIT)
+            read = chain.read(journal)
+            sealed = [e["body"].get("files", {}) for e in read.entries if e["kind"] == "seal"]
+            names = [name for name in (sealed[-1] if sealed else COVERED) if name in folder.names and name != "journal.jsonl"]
+            files = {name: folder.read(name, LIMITS.get(name, FILE_LIMIT)) for name in names}
+        journal = journal[: len(journal) - len(read.torn)]
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        producer = {"name": "gpulease", "version": version, "pythonVersion": platform.python_version()}
+        made = statement.build(read.entries, digests, producer=producer, results=files.get("results.json"))
+    except (Unreadable, chain.Broken, Nonsense) as e:
+        raise RunError("no proof could be made of this lease", why=e.problem.message, next=f"ls -l {run}") from None
+    write(out, made, sign.sign(made, keys), journal, files)
+    return made
+
+
+LIMITS = {"results.json": render.RESULTS_LIMIT, "profile.yaml": 1 << 20}
+
+
+def write(folder: Path, made: Json, envelope: sign.Envelope, journal: bytes, files: Mapping[str, bytes]) -> None:
+    """Put the bundle at `folder`, replacing what was there."""
+    members = {
+        **files,
+        "journal.jsonl": journal,
+        "statement.dsse.json": envelope.raw,
+        "signer.pub.json": envelope.public,
+        "report.md": render.report(made, files.get("results.json")),
+    }
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
+    part.mkdir(mode=0o700)
+    try:
+        for name, data in members.items():
+            _file(part, name, data)
+        sync_folder(part)
+        _swap(part, folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _file(folder: Path, name: str, data: bytes) -> None:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a name for a file in a bundle")
+    fd = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _swap(part: Path, folder: Path) -> None:
+    old = folder.with_name(f"{part.name}.old")
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(part, folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)

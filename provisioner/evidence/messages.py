@@ -1,0 +1,87 @@
+"""Every way a bundle can fail, and the exact words for it: one table, code to template.
+
+The codes are a contract (`docs/proof.md`, scripts that read `--json`): a code is never reused for another meaning,
+and a template's words change only with the code. Values put into a template come from a stranger's file, so
+`problem` cleans and shortens each of them; nothing of the bundle reaches a terminal any other way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from provisioner.clean import clean
+from provisioner.evidence.canonical import dumps
+from provisioner.model import Json
+
+TEMPLATES = {
+    "E001": "cannot read {path}: {reason}. This says nothing about the run.",
+    "E002": "{path} is larger than {limit}. Refused without reading it.",
+    "E003": "{member}: unsafe name in the archive. Refused.",
+    "E101": "signature does not match: statement.dsse.json was changed after it was signed, "
+    "or the key {keyid} is not the one that signed it.",
+    "E102": "no signature by a key you trust. Signed by {keyid}; trusted: {list}. "
+    "The content may still be genuine; nobody you named vouches for it.",
+    "E103": "the envelope is not in its one allowed form (at byte {n}). It was edited or re-saved.",
+    "E104": "payload type {t} is not one this version understands ({list}).",
+    "E110": "schema: {jsonpath}: {why}.",
+    "E111": "predicate {uri} is newer than this verifier. Install gpulease >= {v}.",
+    "E120": "{file}: sha256 is {got}, the statement says {want}. The file was changed or swapped.",
+    "E121": "{file} is named in the statement and is missing from the bundle.",
+    "E201": "journal record {seq} (byte {off}): does not follow from record {before}. "
+    "Records were changed, removed, inserted or reordered here.",
+    "E202": "journal ends at record {n}, the sealed head is record {m}. {cut} record(s) were cut off.",
+    "E203": "journal record {seq}: not in canonical form. It was re-saved by another program.",
+    "E204": "journal record {seq}: time runs backwards by {d} s against AWS time, beyond the stated uncertainty of {u} s.",
+    "E301": "{field} is {a} in the statement and {b} in journal record {seq}.",
+    "E302": "intent {seq} ({op}) has no outcome. A proof cannot be clean with an open intent.",
+    "E303": '"clean" is claimed, but {class_} was not checked in {region}: {reason}.',
+    "E304": '"clean" is claimed on sweeps {s} s apart; at least {min} s are needed.',
+    "E305": "{class_} {id} was created in record {seq} and nothing shows that it is gone.",
+    "E401": "cost: {component} comes to {x} from the recorded times and price, the statement says {y}.",
+    "E512": "attestation {n} carries journal head {h}, which is not in this journal.",
+    "E701": "{file} is not what this statement renders to. Read the statement, not the report.",
+    "W201": "journal: {n} torn line(s) repaired after a crash at {time}. Normal after power loss or kill.",
+    "W602": 'no CloudTrail material in the bundle: {reason}. Tier stays "client-signed".',
+}
+
+UNREADABLE = frozenset({"E001", "E002", "E003", "E111"})
+"""These say that we could not look, not that something is wrong: exit 3."""
+
+UNTRUSTED = frozenset({"E102"})
+"""Intact, but not vouched for as asked: exit 2."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding. `seq` and `offset` are the journal record and its first byte, where there is one."""
+
+    code: str
+    message: str
+    seq: int | None = None
+    offset: int | None = None
+
+    def json(self) -> dict[str, Json]:
+        made: dict[str, Json] = {"code": self.code, "message": self.message}
+        return made | ({} if self.seq is None else {"seq": self.seq}) | ({} if self.offset is None else {"offset": self.offset})
+
+
+def problem(code: str, *, seq: int | None = None, offset: int | None = None, **values: object) -> Problem:
+    """The message of that code, with the values in it cleaned."""
+    if seq is not None:
+        values["seq"] = seq
+    return Problem(code, TEMPLATES[code].format(**{name: shown(value) for name, value in values.items()}), seq, offset)
+
+
+def shown(value: object, limit: int = 200) -> str:
+    """A value from a stranger's file, fit for one line of a terminal."""
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, int) and not isinstance(value, bool):
+        text = str(value)
+    else:
+        try:
+            text = dumps(value).decode()
+        except (ValueError, TypeError, RecursionError):
+            text = "(something that is not canonical JSON)"
+    text = " ".join(clean(text[: 4 * limit]).split())
+    return text if len(text) <= limit else text[:limit] + "…"

@@ -1,0 +1,92 @@
+"""What a verification found, in words and as JSON. The first line names the tier; the next says what is not shown.
+
+There is never one green tick: "client-signed" is all that this version can reach, and the line says so. SIMULATED comes
+before everything else, because a rehearsal's proof has the same form as a real one's.
+"""
+
+from __future__ import annotations
+
+from provisioner.evidence import words
+from provisioner.evidence.messages import UNREADABLE, UNTRUSTED
+from provisioner.evidence.verify import Report
+from provisioner.model import Json
+
+SCHEMA = "gpulease/verify/1"
+TIER_NAMES = {
+    "client": "client-signed",
+    "identified": "AWS-identified",
+    "recorded": "AWS-recorded",
+    "corroborated": "AWS-corroborated",
+    "billed": "billed",
+}
+
+
+def text(report: Report) -> str:
+    """The lines for a person, the verdict first."""
+    first, *more = _verdict(report)
+    lines = [f"VERDICT  {first}", *(f"         {line}" for line in more)]
+    if report.predicate is not None and not _failed(report):
+        lines.append(f"NOT SHOWN  {words.not_shown(report.predicate)}")
+    lines.append("")
+    lines += [f"{layer.name:<10} {layer.state}" + (f"  ({layer.why})" if layer.why else "") for layer in report.layers]
+    lines += [f"{p.code}  {p.message}" for p in (*report.problems, *report.warnings)]
+    lines += [f"NOTE  {name} is in the folder and the statement says nothing about it." for name in report.not_covered[:20]]
+    return "\n".join(lines) + "\n"
+
+
+def document(report: Report) -> dict[str, Json]:
+    """The same for a program; fields are only ever added."""
+    made: dict[str, Json] = {
+        "schema": SCHEMA,
+        "path": report.path,
+        "exit": report.exit,
+        "tier": TIER_NAMES.get(report.tier, "none"),
+        "require": TIER_NAMES[report.require],
+        "verdict": _verdict(report),
+        "keyid": words.text(report.keyid),
+        "vouched": report.vouched,
+        "layers": [{"name": layer.name, "state": layer.state} | ({"why": layer.why} if layer.why else {}) for layer in report.layers],
+        "problems": [p.json() for p in report.problems],
+        "warnings": [p.json() for p in report.warnings],
+        "notCovered": report.not_covered,
+    }
+    if report.predicate is not None:
+        run = report.predicate["run"]
+        made |= {
+            "run": run["id"],
+            "simulated": report.predicate["simulated"],
+            "clean": report.predicate["clean"] and not _failed(report),
+            "runVerdict": report.predicate["verdict"],
+            "limits": [words.text(code) for code in report.predicate["limits"]],
+        }
+    return made
+
+
+def _failed(report: Report) -> bool:
+    return any(p.code not in UNTRUSTED for p in report.problems)
+
+
+def _verdict(report: Report) -> list[str]:
+    predicate = report.predicate
+    mark = "" if predicate is None else words.simulated(predicate)
+    if _failed(report):
+        wrong = [p for p in report.problems if p.code not in UNREADABLE | UNTRUSTED]
+        if not wrong:
+            return [f"{mark}cannot be read. Nothing follows about the run."]
+        return [
+            f"{mark}NOT VERIFIED: {len(wrong)} contradiction{'s' if len(wrong) > 1 else ''}, listed below. Believe nothing in this bundle."
+        ]
+    assert predicate is not None
+    first, *rest = words.verdict(predicate)
+    signer = f"Signed with the Ed25519 key {report.keyid[:16]}…, " + (
+        "which you trust." if report.vouched else "which nobody you named vouches for."
+    )
+    return [f"{mark}{_reached(report)}. {first}", *rest, signer]
+
+
+def _reached(report: Report) -> str:
+    if report.problems:
+        return "intact, and signed with a key that you do not trust"
+    if report.require != report.tier:
+        return f"{TIER_NAMES[report.tier]}; {TIER_NAMES[report.require]} was asked for and is not reached"
+    return TIER_NAMES[report.tier]

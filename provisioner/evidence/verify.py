@@ -1,0 +1,345 @@
+"""Takes a bundle apart and says what holds: offline, bounded, and without believing anything it has not checked.
+
+The layers run in order, each as far as the ones before it allow: files, signature, schema, digests, journal, statement,
+anchors, cost, rendering. A layer stops at its first failure; the others still run, and all are reported. Nothing is
+parsed before its signature was checked, and then it is the signed bytes that are parsed.
+
+The idea that carries it: the statement is derived once more from the journal, by the very function that made it, and
+every field is compared. So the key's owner cannot sign a field that the journal does not lead to. The owner can write
+another journal; that is why the first line names the tier, and the next one what is not shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from provisioner.errors import UsageError
+from provisioner.evidence import chain, render, sign
+from provisioner.evidence.canonical import Malformed, loads
+from provisioner.evidence.compare import different, record_of
+from provisioner.evidence.files import NAME, Folder, Unreadable
+from provisioner.evidence.findings import examine
+from provisioner.evidence.history import Nonsense, provider_date, read
+from provisioner.evidence.messages import UNREADABLE, UNTRUSTED, Problem, problem, shown
+from provisioner.evidence.predicate import STATEMENT, opened
+from provisioner.evidence.schema import first_error
+from provisioner.evidence.statement import PREDICATE, SCHEMA_MINOR, build
+from provisioner.journal import Entry
+from provisioner.model import Json
+
+TIERS = ("client", "identified", "recorded", "corroborated", "billed")
+LAYERS = ("files", "signature", "schema", "digests", "journal", "statement", "anchors", "cost", "rendering")
+OWN = frozenset({"statement.dsse.json", "signer.pub.json", "report.md"})
+SKEW_MS = 2000
+"""Two front ends of one provider may be a second apart, and their dates are whole seconds."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    name: str
+    state: str  # "ok", "failed", "not run"
+    why: str = ""
+
+
+@dataclass
+class Report:
+    """What was found. `tier` is the strongest that was reached, "" for none."""
+
+    path: str
+    require: str
+    layers: list[Layer] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+    predicate: dict[str, Any] | None = None  # only when it was signed, in form, and of a kind we know
+    keyid: str = ""
+    vouched: bool = False
+    not_covered: list[str] = field(default_factory=list)
+
+    @property
+    def tier(self) -> str:
+        return "client" if self.predicate is not None and not self.problems else ""
+
+    @property
+    def exit(self) -> int:
+        """0 consistent and the tier reached, 1 contradiction or tampering, 2 intact and not reached, 3 unreadable."""
+        codes = {p.code for p in self.problems}
+        if codes - UNREADABLE - UNTRUSTED:
+            return 1
+        if codes & UNREADABLE:
+            return 3
+        return 2 if codes or self.require != self.tier else 0
+
+    def text(self) -> str:
+        """In words; see `say`."""
+        from provisioner.evidence import say
+
+        return say.text(self)
+
+    def json(self) -> dict[str, Json]:
+        from provisioner.evidence import say
+
+        return say.document(self)
+
+
+@dataclass
+class _Work:
+    """What the layers hand to each other. None: an earlier layer failed."""
+
+    folder: Folder
+    report: Report
+    trusted: frozenset[str] | None
+    raw: dict[str, bytes] = field(default_factory=dict)
+    payload: bytes | None = None
+    statement: dict[str, Any] | None = None
+    chain: chain.Chain | None = None
+    rebuilt: dict[str, Any] | None = None
+    results: bytes | None = None
+
+
+class _Failed(Exception):
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__(problems[0].message if problems else "")
+        self.problems = problems
+
+
+class _Skipped(Exception):
+    """Not run, because of something already reported."""
+
+
+def verify(path: Path, require: str = "client", trusted_keys: Collection[str] | None = None) -> Report:
+    """Check the bundle in that folder. `trusted_keys` are key ids; None accepts any key, and says that it did."""
+    if require not in TIERS:
+        raise UsageError(
+            f"there is no tier {require!r}", why=f"there are: {', '.join(TIERS)}", next="gpulease verify PATH --require client"
+        )
+    report = Report(shown(str(path)), require)
+    if path.name == "statement.dsse.json":
+        path = path.parent
+    try:
+        folder = Folder(path)
+    except Unreadable as e:
+        report.problems.append(e.problem)
+        report.layers = [Layer("files", "failed"), *(Layer(name, "not run", "nothing could be read") for name in LAYERS[1:])]
+        return report
+    with folder:
+        work = _Work(folder, report, None if trusted_keys is None else frozenset(trusted_keys))
+        for name in LAYERS:
+            report.layers.append(_run(_STEPS[name], name, work))
+    return report
+
+
+def _run(step: Callable[[_Work], None], name: str, work: _Work) -> Layer:
+    try:
+        step(work)
+    except _Skipped as e:
+        return Layer(name, "not run", str(e))
+    except _Failed as e:
+        work.report.problems += e.problems
+    except (Unreadable, chain.Broken, Nonsense, sign.Unsigned) as e:
+        work.report.problems.append(e.problem)
+    else:
+        return Layer(name, "ok")
+    return Layer(name, "failed")
+
+
+def _files(work: _Work) -> None:
+    wanted = {"statement.dsse.json": sign.ENVELOPE_LIMIT, "signer.pub.json": sign.PUBLIC_LIMIT, "journal.jsonl": chain.FILE_LIMIT}
+    failed: list[Problem] = []
+    for name, limit in wanted.items():
+        try:
+            work.raw[name] = work.folder.read(name, limit)
+        except Unreadable as e:
+            # A journal that is not there is for the digests to report: the statement names it.
+            if name in work.folder.names or name == "statement.dsse.json":
+                failed.append(e.problem)
+    if failed:
+        raise _Failed(*failed)
+
+
+def _signature(work: _Work) -> None:
+    if "statement.dsse.json" not in work.raw:
+        raise _Skipped("there is no statement to check")
+    work.payload, work.report.keyid = sign.opened(work.raw["statement.dsse.json"], work.raw.get("signer.pub.json", b""))
+    work.report.vouched = work.trusted is not None and work.report.keyid in work.trusted
+    if work.trusted is not None and not work.report.vouched:
+        raise _Failed(problem("E102", keyid=work.report.keyid, list=", ".join(sorted(work.trusted)) or "none"))
+
+
+def _schema(work: _Work) -> None:
+    if work.payload is None:
+        raise _Skipped("nothing is parsed before its signature is checked")
+    try:
+        statement = loads(work.payload)
+    except Malformed as e:
+        raise _Failed(problem("E110", jsonpath="$", why=str(e))) from None
+    if isinstance(statement, dict):
+        uri = statement.get("predicateType")
+        newer = re.fullmatch(re.escape(PREDICATE[:-1]) + r"([2-9]|[1-9]\d{1,3})", uri) if isinstance(uri, str) else None
+        if newer is not None:
+            raise _Failed(problem("E111", uri=uri, v=newer[1]))
+    predicate = statement.get("predicate") if isinstance(statement, dict) else None
+    minor = predicate.get("schemaMinor") if isinstance(predicate, dict) else None
+    later = isinstance(minor, int) and not isinstance(minor, bool) and minor > SCHEMA_MINOR
+    wrong = first_error(statement, opened(STATEMENT) if later else STATEMENT)
+    if wrong is not None:
+        raise _Failed(problem("E110", jsonpath=wrong[0], why=wrong[1]))
+    names = [s["name"] for s in statement["subject"]]
+    if names[0] != "journal.jsonl" or len(set(names)) != len(names) or OWN & set(names):
+        raise _Failed(problem("E110", jsonpath="$.subject", why="must name journal.jsonl first, and every other file once"))
+    work.statement = statement
+    work.report.predicate = statement["predicate"]
+
+
+def _digests(work: _Work) -> None:
+    if work.statement is None:
+        raise _Skipped("there is no statement to compare with")
+    failed: list[Problem] = []
+    for subject in work.statement["subject"]:
+        name, want = subject["name"], subject["digest"]["sha256"]
+        try:
+            got = _digest(work, name)
+        except Unreadable as e:
+            failed.append(e.problem)
+            continue
+        if got is None:
+            failed.append(problem("E121", file=name))
+        elif got != want:
+            failed.append(problem("E120", file=name, got=got, want=want))
+    named = {s["name"] for s in work.statement["subject"]}
+    work.report.not_covered = [shown(name) for name in work.folder.names if name not in named | OWN]
+    if failed:
+        work.results = None
+        raise _Failed(*failed)
+
+
+def _digest(work: _Work, name: str) -> str | None:
+    if name in work.raw:
+        return hashlib.sha256(work.raw[name]).hexdigest()
+    if name not in work.folder.names and NAME.fullmatch(name):
+        return None
+    if name == "results.json":
+        work.results = work.folder.read(name, render.RESULTS_LIMIT)
+        return hashlib.sha256(work.results).hexdigest()
+    return work.folder.sha256(name)
+
+
+def _journal(work: _Work) -> None:
+    if "journal.jsonl" not in work.raw:
+        raise _Skipped("there is no journal")
+    read_ = chain.read(work.raw["journal.jsonl"])
+    if not read_.entries:
+        raise _Failed(problem("E001", path="journal.jsonl", reason="there is no whole record in it"))
+    records = len(read_.entries) if work.statement is None else work.statement["predicate"]["journal"]["records"]
+    if len(read_.entries) < records:
+        last, sealed = len(read_.entries) - 1, records - 1
+        raise _Failed(problem("E202", n=last, m=sealed, cut=sealed - last))
+    if read_.torn:
+        raise _Failed(problem("E203", seq=len(read_.entries), offset=len(work.raw["journal.jsonl"]) - len(read_.torn)))
+    backwards = _backwards(read_.entries)
+    if backwards is not None:
+        raise _Failed(backwards)
+    work.chain = read_
+    torn = [e for e in read_.entries if e["kind"] == "recovered" and "tornSha256" in e["body"]]
+    if torn:
+        work.report.warnings.append(problem("W201", n=len(torn), time=torn[0]["at"]["wall"]))
+
+
+def _backwards(entries: tuple[Entry, ...]) -> Problem | None:
+    """Answers whose own dates run backwards. A fact may be old news; the date of an answer may not."""
+    latest: int | None = None
+    for entry in entries:
+        dated = "providerDate" in entry["body"] and entry["kind"] in ("done", "sweep")
+        date = provider_date(entry) if dated else None
+        if date is None:
+            continue
+        if latest is not None and date < latest - SKEW_MS:
+            return problem("E204", seq=entry["seq"], d=(latest - date) // 1000, u=SKEW_MS // 1000)
+        latest = date if latest is None else max(latest, date)
+    return None
+
+
+def _statement(work: _Work) -> None:
+    if work.statement is None or work.chain is None:
+        raise _Skipped("the statement and the journal are not both sound")
+    predicate = work.statement["predicate"]
+    entries = work.chain.entries
+    if predicate["clean"]:
+        objections = () if (found := examine(read(entries))).clean else found.objections()
+        if objections:
+            raise _Failed(*objections[:20])
+    files = {s["name"]: s["digest"]["sha256"] for s in work.statement["subject"][1:]}
+    results = work.results if "evaluation" in predicate else None
+    if "evaluation" in predicate and results is None:
+        raise _Skipped("the results that the statement counts are not there, or were changed")
+    work.rebuilt = build(entries, files, producer=predicate["producer"], results=results)
+    later = predicate["schemaMinor"] > SCHEMA_MINOR
+    rebuilt = {k: v for k, v in work.rebuilt["predicate"].items() if k not in ("cost", "schemaMinor")}
+    stated = {k: v for k, v in predicate.items() if k not in ("cost", "schemaMinor")}
+    if later:
+        stated["limits"] = [code for code in stated["limits"] if code in rebuilt["limits"]]  # more of them claim less
+    first = different(stated, rebuilt, later=later)
+    if first is not None:
+        path, a, b = first
+        raise _Failed(problem("E301", field=_dotted(path), a=a, b=b, seq=record_of(path, work.rebuilt["predicate"], entries)))
+
+
+def _anchors(work: _Work) -> None:
+    if work.statement is None or work.chain is None:
+        raise _Skipped("the statement and the journal are not both sound")
+    for n, anchor in enumerate(work.statement["predicate"]["anchors"]):
+        at = anchor["journalSeq"]
+        entry = work.chain.entries[at] if at < len(work.chain.entries) else None
+        if entry is None or not entry["prev"].startswith(anchor["headPrefix"]):
+            raise _Failed(problem("E512", n=n, h=anchor["headPrefix"]))
+
+
+def _cost(work: _Work) -> None:
+    if work.rebuilt is None or work.statement is None:
+        raise _Skipped("the statement could not be derived again")
+    stated, rebuilt = work.statement["predicate"]["cost"], work.rebuilt["predicate"]["cost"]
+    first = different(stated, rebuilt, later=work.statement["predicate"]["schemaMinor"] > SCHEMA_MINOR)
+    if first is not None:
+        path, a, b = first
+        name = _dotted(path)
+        if path[0] == "components" and len(path) > 1 and isinstance(path[1], int) and path[1] < len(rebuilt["components"]):
+            row = rebuilt["components"][path[1]]
+            name = f"{row['component']} {row['resource']} {_dotted(path[2:])}"
+        raise _Failed(problem("E401", component=name, x=b, y=a))
+
+
+def _rendering(work: _Work) -> None:
+    if work.statement is None:
+        raise _Skipped("there is no statement to render")
+    if "report.md" not in work.folder.names:
+        raise _Skipped("there is no report.md")
+    if work.statement["predicate"]["schemaMinor"] > SCHEMA_MINOR:
+        raise _Skipped("a later version rendered it")
+    given = work.folder.read("report.md", render.REPORT_LIMIT)
+    if work.results is None and "results.json" in [s["name"] for s in work.statement["subject"]]:
+        raise _Skipped("the results that it shows are not there, or were changed")
+    if work.rebuilt is None:
+        raise _Skipped("the statement could not be derived again")
+    if render.report(work.statement, work.results) != given:
+        raise _Failed(problem("E701", file="report.md"))
+
+
+def _dotted(path: tuple[str | int, ...]) -> str:
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
+
+
+_STEPS: dict[str, Callable[[_Work], None]] = {
+    "files": _files,
+    "signature": _signature,
+    "schema": _schema,
+    "digests": _digests,
+    "journal": _journal,
+    "statement": _statement,
+    "anchors": _anchors,
+    "cost": _cost,
+    "rendering": _rendering,
+}

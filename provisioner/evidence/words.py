@@ -1,0 +1,114 @@
+"""The sentences of a proof, for the verifier's first lines and the report's first paragraph alike.
+
+Each is derived from the statement alone, and each says who saw it. "Seen terminated", "asked to stop" and "not shown"
+are three different things and have three different sentences. Whatever came from a provider or a machine goes through
+`clean`: nothing in a statement may move a cursor or start a second line.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from provisioner.clean import clean
+from provisioner.evidence import limits
+from provisioner.model import Json
+
+Predicate = dict[str, Any]
+
+
+def text(value: object, limit: int = 120) -> str:
+    """One harmless line."""
+    return " ".join(clean(str(value), limit=limit).split())
+
+
+def usd(micro: int, *, up: bool = True) -> str:
+    """`0.53`; a bound is rounded outwards, and below a cent as many decimals are shown as it takes not to say 0.00."""
+    if 0 < micro < 10_000:
+        return f"0.{micro:06d}".rstrip("0")
+    cents = -(-micro // 10_000) if up else micro // 10_000
+    return f"{cents // 100}.{cents % 100:02d}"
+
+
+def span(seconds: int) -> str:
+    """`39 min 47 s`."""
+    hours, rest = divmod(seconds, 3600)
+    parts = [(hours, "h"), (rest // 60, "min"), (rest % 60, "s")]
+    return " ".join(f"{n} {unit}" for n, unit in parts if n) or "0 s"
+
+
+def verdict(predicate: Predicate) -> list[str]:
+    """What the statement says, strongest first, one sentence an item."""
+    return [*_ends(predicate), *_looked(predicate), _cost(predicate)]
+
+
+def simulated(predicate: Predicate) -> str:
+    return "SIMULATED, " if predicate["simulated"] else ""
+
+
+def not_shown(predicate: Predicate) -> str:
+    """What stays open, in a few words each."""
+    return "; ".join(limits.words(text(code)) for code in predicate["limits"]) + "."
+
+
+def sentences(predicate: Predicate) -> list[str]:
+    return [limits.sentence(text(code)) for code in predicate["limits"]]
+
+
+def _ends(predicate: Predicate) -> list[str]:
+    said: list[str] = []
+    ran = {c["resource"]: c for c in predicate["cost"]["components"] if c["component"] == "instance"}
+    for instance in predicate["instances"]:
+        if "id" not in instance:
+            if instance.get("answer") != "failed":
+                said.append(f"A launch ({text(instance.get('type', 'machine'))}) was asked for and its answer was lost.")
+            continue
+        name = text(instance["id"])
+        time = ran.get(instance["id"], {}).get("secondsHi")
+        most = "" if time is None else f" ran at most {span(time)} and"
+        if "terminatedFirstSeenAt" in instance:
+            said.append(f"{name}{most} was seen terminated at {instance['terminatedFirstSeenAt']} (client's observation).")
+        elif "terminateAcceptedAt" in instance:
+            said.append(
+                f"{name}{most} was asked to stop, and the answer was yes at {instance['terminateAcceptedAt']}; it was not seen terminated."
+            )
+        else:
+            there = any(r.get("id") == instance["id"] and r.get("phase") == "here" for r in predicate["resources"])
+            said.append(f"{name} was last seen STILL THERE." if there else f"{name} was NOT seen to end.")
+    if predicate["run"]["provider"] == "static":
+        said.append("The machine is somebody else's: it was not stopped, only what this run had started there.")
+    elif "never-launched" in predicate["limits"]:
+        return ["Nothing was ever asked for: this run made no machine, and looked for none."]
+    left = [r for r in predicate["resources"] if r["final"] not in ("deleted", "absent")]
+    if not predicate["clean"]:
+        said.insert(0, f"NOT CLEAN: the run's own verdict is {predicate['verdict']}; see what is not shown.")
+    if left:
+        said.append(
+            "Not shown to be gone: " + ", ".join(f"{text(r['class'])} {text(r.get('id', '(unknown id)'))}" for r in left[:10]) + "."
+        )
+    return said
+
+
+def _looked(predicate: Predicate) -> list[str]:
+    looks = predicate["sweeps"]
+    loud = [n for n, s in enumerate(looks) if s["found"] or any(c["ours"] for c in s["classes"]) or "error" in s or not s["classes"]]
+    empty = looks[loud[-1] + 1 :] if loud else looks
+    if not empty:
+        return ["The last look found something, or could not look."] if predicate["instances"] else []
+    last = empty[-1]
+    checked = sum(c["checked"] for c in last["classes"])
+    regions = sorted({text(region) for c in last["classes"] for region in c["regions"] if region})
+    times = " and ".join(dict.fromkeys((empty[0]["at"], last["at"])))
+    where = f" in {', '.join(regions[:8])}" if regions else ""
+    return [f"{checked} of {len(last['classes'])} kinds of resource were listed and empty at {times}{where} (client's observation)."]
+
+
+def _cost(predicate: Predicate) -> str:
+    cost = predicate["cost"]
+    what = "Cost at list price, had it been real," if predicate["simulated"] else "Cost at list price"
+    if "totalHiMicroUsd" not in cost:
+        return f"{what} at least {usd(cost['totalLoMicroUsd'], up=False)} USD; no upper bound is shown."
+    return f"{what} {usd(cost['totalLoMicroUsd'], up=False)} to {usd(cost['totalHiMicroUsd'])} USD."
+
+
+def evaluated(value: Json) -> str:
+    return f"{value['ok']} of {value['promptsTotal']} cases correct." if value else ""

@@ -1,0 +1,199 @@
+"""One AWS account and region on the wire: two kinds of clients, one way to call, every answer dated.
+
+*Mutations are sent once.* botocore's own retries are off for them, so that the journal's one intent is one request;
+reads are retried by botocore's standard mode, at most three times. Every call has a connect and a read timeout.
+
+*The anchor.* `anchor` is put into the user agent of every request just before it is sent, after signing (the header
+is not signed), so CloudTrail records a commitment to the journal as it was at that moment.
+
+With an `endpoint` (the rehearsal) the address must be loopback, the credentials are fixed and worthless, and no
+proxy is used: real keys never go to an endpoint that somebody put into a setting. Without one, endpoint URLs from the
+environment or the AWS config file are ignored, because a verdict must not depend on them.
+This file must not know what a lease is.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+from urllib.parse import urlsplit
+
+from provisioner.errors import ProviderError, RefusedError
+from provisioner.model import Json
+from provisioner.providers.aws_errors import fault, login_next, request_id_of
+
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S, CHANGE_TIMEOUT_S = 5, 30, 60
+READ_ATTEMPTS = 3
+MOST_PAGES = 1000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What AWS said, under which request id, and at what time by its own clock."""
+
+    data: dict[str, Any] = field(repr=False)
+    request_id: str
+    date: str | None
+
+    def stamp(self) -> dict[str, Json]:
+        stamp: dict[str, Json] = {"requestId": self.request_id}
+        if self.date is not None:
+            stamp["providerDate"] = self.date
+        return stamp
+
+
+class Account:
+    """Calls to one account in one region. Clients are made on first use; boto3 is imported then."""
+
+    def __init__(self, region: str, profile: str | None = None, endpoint: str | None = None) -> None:
+        if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d{1,2}", region or ""):
+            raise RefusedError(f"{region!r} is not the name of an AWS region", next="write it like us-east-1")
+        if endpoint is not None:
+            _refuse_unless_loopback(endpoint)
+        self.region, self.profile, self.endpoint = region, profile, endpoint
+        self.anchor = ""
+        self.last: Answer | None = None
+
+    def ask(self, operation: str, *, service: str = "ec2", **params: Any) -> Answer:
+        """A read. Raises NotPermitted or ProviderError."""
+        return self._call(service, operation, params, changes=False, creating=False)
+
+    def create(self, operation: str, **params: Any) -> Answer:
+        """A request that makes something: sent once. Raises NotCreated only where nothing can have been made."""
+        return self._call("ec2", operation, params, changes=True, creating=True)
+
+    def change(self, operation: str, **params: Any) -> Answer:
+        """A request that changes or removes something: sent once."""
+        return self._call("ec2", operation, params, changes=True, creating=False)
+
+    def pages(self, operation: str, page_size: int | None, **params: Any) -> Iterator[Answer]:
+        """Every page of a listing, or an error: a page that cannot be read makes the whole listing unreadable."""
+        if page_size is not None:
+            params["MaxResults"] = page_size
+        tokens: set[str] = set()
+        for _ in range(MOST_PAGES):
+            answer = self.ask(operation, **params)
+            yield answer
+            token = answer.data.get("NextToken")
+            if not token:
+                return
+            if token in tokens:
+                raise ProviderError(f"{operation}: AWS gave the same page twice, so the listing is not complete")
+            tokens.add(token)
+            params["NextToken"] = token
+        raise ProviderError(f"{operation}: more than {MOST_PAGES} pages, so the listing is not complete")
+
+    def _call(self, service: str, operation: str, params: dict[str, Any], *, changes: bool, creating: bool) -> Answer:
+        from botocore import xform_name
+        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError
+
+        said = _AGENT.set(self.agent())
+        try:
+            client = _client(service, self.region, self.profile, self.endpoint, changes)
+            data = getattr(client, xform_name(operation))(**params)
+        except (BotoCoreError, ClientError, ResponseParserError) as e:
+            self._note(getattr(e, "response", None) or {})
+            raise fault(e, operation, creating=creating, profile=self.profile) from e
+        finally:
+            _AGENT.reset(said)
+        return self._note(data)
+
+    def _note(self, data: dict[str, Any]) -> Answer:
+        headers = data.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        answer = Answer(data, request_id_of(data), rfc3339(headers.get("date")))
+        if answer.request_id or answer.date:
+            self.last = answer
+        return answer
+
+    def agent(self) -> str:
+        """What every request's user agent ends with."""
+        # Nothing that could end the header or start another one.
+        words = re.sub(r"[^!-~]+", " ", self.anchor)[:200].strip()
+        name = f"gpulease/{_version()}"
+        return words if words.startswith("gpulease/") else f"{name} {words}".strip()
+
+
+_AGENT: ContextVar[str] = ContextVar("gpulease user agent", default="gpulease")
+
+
+@cache
+def _client(service: str, region: str, profile: str | None, endpoint: str | None, changes: bool) -> Any:
+    """One per process: making one takes longer than most calls. Clients may be shared, also between threads."""
+    from botocore.config import Config
+
+    # Through a dict, because the stubs that ship with boto3 lag behind what botocore takes.
+    options: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "read_timeout": CHANGE_TIMEOUT_S if changes else READ_TIMEOUT_S,
+        "retries": {"mode": "standard", "total_max_attempts": 1 if changes else READ_ATTEMPTS},
+        "ignore_configured_endpoint_urls": True,
+        "proxies": {} if endpoint else None,
+    }
+    connect: Any = _session(region, profile, endpoint is not None).client
+    client = connect(service, endpoint_url=endpoint, config=Config(**options))
+    client.meta.events.register("before-send", _sign_off)
+    return client
+
+
+def _sign_off(request: Any, **_: Any) -> None:
+    request.headers["User-Agent"] = f"{request.headers.get('User-Agent', '')} {_AGENT.get()}".strip()
+
+
+@cache
+def _session(region: str, profile: str | None, rehearsed: bool) -> Any:
+    """One per process and account: reading EC2's model takes a third of a second, and a login may be cached in it."""
+    import boto3
+    from botocore.exceptions import ProfileNotFound
+
+    if rehearsed:
+        return boto3.Session(aws_access_key_id="gpulease-rehearsal", aws_secret_access_key="not-a-secret", region_name=region)
+    try:
+        return boto3.Session(profile_name=profile, region_name=region)
+    except ProfileNotFound as e:
+        raise RefusedError(f"AWS profile {profile!r} is not configured", next=login_next(profile)) from e
+
+
+@cache
+def _version() -> str:
+    try:
+        return version("gpulease")
+    except PackageNotFoundError:
+        return "0"  # run from a checkout that was not installed
+
+
+def rfc3339(date: str | None) -> str | None:
+    """An HTTP Date header as RFC 3339 with a Z; None when there is none that can be read."""
+    if not date:
+        return None
+    try:
+        return instant(parsedate_to_datetime(date))
+    except (TypeError, ValueError):
+        return None
+
+
+def instant(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _refuse_unless_loopback(endpoint: str) -> None:
+    parts = urlsplit(endpoint)
+    host = parts.hostname or ""
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if parts.scheme not in ("http", "https") or not loopback:
+        raise RefusedError(
+            f"the endpoint {endpoint!r} is not on this machine",
+            why="an endpoint is for rehearsals; a verdict about AWS must come from AWS",
+            next="gpulease run PROFILE --rehearse",
+        )

@@ -1,0 +1,181 @@
+"""What an AWS error says about the world: nothing was made, we may not, or nothing follows.
+
+The one question that matters is whether a create may have happened. `REFUSED` lists the codes with which EC2
+positively declines RunInstances or CreateSecurityGroup; a request that never left this machine (no credentials, no
+connection) is the same. Everything else is ambiguous: a timeout, a reset, a 5xx, and also `RequestLimitExceeded`,
+because no AWS page says that a throttled request was not executed. `IdempotentParameterMismatch` and
+`IdempotentInstanceTerminated` mean that the token *was* used, so something exists or existed: never a refusal.
+
+Error codes: the page "Error codes for the Amazon EC2 API"; InsufficientInstanceCapacity arrives as HTTP 500.
+This file must not know requests or resources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from provisioner.clean import clean
+from provisioner.errors import NotCreated, NotPermitted, ProviderError, RefusedError
+
+
+class NotAsked(RefusedError, NotCreated):
+    """We refused before the provider was asked: nothing was made, and the user's input is why."""
+
+
+class NotAllowedToCreate(NotPermitted, NotCreated):
+    """AWS answered that these credentials may not create this: nothing was made, and asking again will not help."""
+
+
+DENIED = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "NotAuthorized", "403"})
+
+CREDENTIALS = frozenset(
+    {
+        "AuthFailure",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "InvalidClientTokenId",
+        "MissingAuthenticationToken",
+        "RequestExpired",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+
+# botocore's own exceptions that are raised before a byte of the request has left.
+NEVER_SENT = frozenset(
+    {
+        "ConnectTimeoutError",
+        "CredentialRetrievalError",
+        "EndpointConnectionError",
+        "NoAuthTokenError",
+        "NoCredentialsError",
+        "ParamValidationError",
+        "PartialCredentialsError",
+        "ProxyConnectionError",
+        "SSOTokenLoadError",
+        "TokenRetrievalError",
+        "UnauthorizedSSOTokenError",
+    }
+)
+NO_LOGIN = frozenset(NEVER_SENT - {"ConnectTimeoutError", "EndpointConnectionError", "ParamValidationError", "ProxyConnectionError"})
+
+REFUSED = frozenset(
+    {
+        "Blocked",
+        "DefaultVpcDoesNotExist",
+        "InstanceLimitExceeded",
+        "InsufficientAddressCapacity",
+        "InsufficientCapacity",
+        "InsufficientFreeAddressesInSubnet",
+        "InsufficientHostCapacity",
+        "InsufficientInstanceCapacity",
+        "InsufficientReservedInstanceCapacity",
+        "InvalidAction",
+        "InvalidAvailabilityZone",
+        "InvalidBlockDeviceMapping",
+        "InvalidInput",
+        "InvalidInstanceType",
+        "InvalidSubnet",
+        "InvalidTagKey.Malformed",
+        "MaxSpotInstanceCountExceeded",
+        "MissingInput",
+        "MissingParameter",
+        "OptInRequired",
+        "PendingVerification",
+        "SecurityGroupLimitExceeded",
+        "SpotMaxPriceTooLow",
+        "TagLimitExceeded",
+        "UnknownParameter",
+        "Unsupported",
+        "UnsupportedOperation",
+        "UnsupportedTenancy",
+        "VPCIdNotSpecified",
+        "ValidationError",
+        "VcpuLimitExceeded",
+        "VolumeLimitExceeded",
+    }
+)
+REFUSED_FAMILIES = (
+    "InvalidAMIID.",
+    "InvalidGroup.",
+    "InvalidGroupId.",
+    "InvalidKeyPair.",
+    "InvalidParameter",  # InvalidParameterValue, InvalidParameterCombination, InvalidParameter
+    "InvalidSecurityGroupID.",
+    "InvalidSnapshot.",
+    "InvalidSubnetID.",
+    "InvalidUserData.",
+    "InvalidVpcID.",
+    "InvalidZone.",
+)
+
+GONE_WORDS = (".NotFound", ".NotFoundException")
+
+
+def fault(e: Exception, operation: str, *, creating: bool = False, profile: str | None = None) -> ProviderError:
+    """An exception of botocore's as one of ours. `creating` allows NotCreated, and only where it is certain."""
+    response: Mapping[str, Any] = getattr(e, "response", None) or {}
+    error = response.get("Error", {}) if isinstance(response, Mapping) else {}
+    code = str(error.get("Code") or type(e).__name__)
+    message = clean(str(error.get("Message") or e), limit=400)
+    request_id = request_id_of(response)
+    kind = _kind(code, answered=bool(error), creating=creating)
+    return kind(
+        f"{operation}: {code}: {message}",
+        why=_why(code, kind),
+        next=_next(code, profile),
+        provider_code=code,
+        request_id=request_id,
+    )
+
+
+def request_id_of(response: Mapping[str, Any]) -> str:
+    meta = response.get("ResponseMetadata", {}) if isinstance(response, Mapping) else {}
+    return str(meta.get("HTTPHeaders", {}).get("x-amzn-requestid") or meta.get("RequestId") or "")
+
+
+def not_found(e: ProviderError) -> bool:
+    """Did the provider answer that there is no such thing?"""
+    return e.provider_code.endswith(GONE_WORDS) and not e.provider_code.startswith("InvalidAMIID")
+
+
+def login_next(profile: str | None) -> str:
+    return f"aws sso login --profile {profile}" if profile else "aws sso login, or aws configure; then aws sts get-caller-identity"
+
+
+def _kind(code: str, *, answered: bool, creating: bool) -> type[ProviderError]:
+    if not answered:
+        return NotCreated if creating and code in NEVER_SENT else ProviderError
+    if code in DENIED:
+        return NotAllowedToCreate if creating else NotPermitted
+    if creating and (code in REFUSED or code in CREDENTIALS or code.startswith(REFUSED_FAMILIES)):
+        return NotCreated
+    return ProviderError
+
+
+def _why(code: str, kind: type[ProviderError]) -> str:
+    if issubclass(kind, NotCreated):
+        return "the request never left this machine" if code in NEVER_SENT else "AWS answered that it did not do it"
+    if code in ("IdempotentParameterMismatch", "IdempotentInstanceTerminated"):
+        return "this token was used before, so what it made exists or existed"
+    if issubclass(kind, NotPermitted):
+        return "AWS answered that these credentials may not do this"
+    return "no answer that says what happened; it may or may not have been done"
+
+
+def _next(code: str, profile: str | None) -> str:
+    if code == "RequestExpired":
+        return "set this machine's clock (timedatectl set-ntp true); AWS refuses requests more than 5 minutes off"
+    if code in CREDENTIALS or code in NO_LOGIN:
+        return login_next(profile)
+    if code in DENIED:
+        return "ask for the missing permission: docs/iam.md has the policy gpulease needs"
+    if code in ("InsufficientInstanceCapacity", "Unsupported", "InsufficientCapacity"):
+        return "try another zone or another type: gpulease offers"
+    if code in ("VcpuLimitExceeded", "InstanceLimitExceeded"):
+        return "ask for a higher vCPU quota (console: Service Quotas, Amazon EC2), or take a smaller type"
+    if code == "OperationNotPermitted":
+        return "somebody turned termination protection on: aws ec2 modify-instance-attribute --no-disable-api-termination --instance-id ID"
+    return ""

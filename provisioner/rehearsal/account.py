@@ -1,0 +1,53 @@
+"""Who we are and what the parameter store says: the two small questions asked before any machine.
+
+Both are answered here because moto's STS and SSM would each cost a fifth of a second to import, and because moto
+does not know the deep learning image's parameter. Every other call to these services goes to moto.
+"""
+
+from __future__ import annotations
+
+import time
+
+from provisioner.rehearsal import engine, machines
+from provisioner.rehearsal.wire import Call, Refusal, Reply, json_answer, query_answer
+
+_ARN = f"arn:aws:iam::{engine.ACCOUNT}:user/rehearsal"
+
+
+def sts(call: Call) -> Reply:
+    if call.action != "GetCallerIdentity":
+        return engine.ask(call)
+    return query_answer(call, f"<Arn>{_ARN}</Arn><UserId>AIDAREHEARSALREHEARSAL</UserId><Account>{engine.ACCOUNT}</Account>")
+
+
+def ssm(call: Call) -> Reply:
+    if call.action == "GetParameter" and (name := call.params.get("Name", "")).startswith("/aws/service/"):
+        if (found := _parameter(name, call.region)) is None:
+            raise Refusal("ParameterNotFound", f"Parameter {name} not found.")
+        return json_answer({"Parameter": found})
+    if call.action == "GetParameters":
+        names = [str(name) for name in call.document.get("Names", [])]
+        if all(name.startswith("/aws/service/") for name in names):
+            found_all = {name: _parameter(name, call.region) for name in names}
+            return json_answer(
+                {
+                    "Parameters": [one for one in found_all.values() if one],
+                    "InvalidParameters": [name for name, one in found_all.items() if not one],
+                }
+            )
+    return engine.ask(call)
+
+
+def _parameter(name: str, region: str) -> dict[str, object] | None:
+    if name != machines.IMAGE_PARAMETER:
+        return None
+    engine.backend(region)  # refuses a region that does not exist
+    return {
+        "Name": name,
+        "Type": "String",
+        "Value": machines.image_id(region),
+        "Version": 1,
+        "LastModifiedDate": float(int(time.time())),
+        "ARN": f"arn:aws:ssm:{region}::parameter{name}",
+        "DataType": "aws:ec2:image",
+    }

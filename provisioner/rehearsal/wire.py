@@ -1,0 +1,164 @@
+"""AWS on the wire: what a request asks, and the shape in which each protocol answers and refuses.
+
+Three protocols meet here: EC2's (form in, XML out, `<Response><Errors>` on refusal), the query protocol of STS and
+IAM (form in, `<ErrorResponse>`), and JSON with `X-Amz-Target` (SSM, and every newer service; `__type` on refusal).
+The service and region are read from the SigV4 credential scope, as the only thing a client with an endpoint URL
+still says about them. Signatures are not checked: what is rehearsed is our own behaviour, not AWS's locks.
+
+No state and no I/O; it must not know moto.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+from xml.sax.saxutils import escape
+
+_SCOPE = re.compile(r"Credential=(?P<key>[^/,\s]+)/\d{8}/(?P<region>[^/,\s]+)/(?P<service>[^/,\s]+)/aws4_request")
+_NAMESPACES = {"sts": "https://sts.amazonaws.com/doc/2011-06-15/", "iam": "https://iam.amazonaws.com/doc/2010-05-08/"}
+_DOES_NOT_CHANGE = ("Describe", "Get", "List", "Lookup", "Search", "Simulate")
+EC2_NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
+
+
+class Refusal(Exception):
+    """A well-formed no, in AWS's own words for it."""
+
+    def __init__(self, code: str, message: str, status: int = 400) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code, self.message, self.status = code, message, status
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    content_type: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Call:
+    """One API request, understood as far as every service shares it."""
+
+    service: str
+    region: str
+    action: str
+    params: Mapping[str, str]  # the form's fields; for JSON protocols the top-level strings
+    protocol: str  # "ec2", "query" or "json"
+    body: bytes = field(repr=False)
+    document: Mapping[str, Any] = field(default_factory=dict, repr=False)  # JSON protocols only
+    user_agent: str = ""
+    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    at: float = field(default_factory=time.time)
+
+    @property
+    def mutates(self) -> bool:
+        return not self.action.startswith(_DOES_NOT_CHANGE)
+
+    def many(self, prefix: str) -> list[str]:
+        """`InstanceId.1=a&InstanceId.2=b` -> [a, b], in the order of the numbers."""
+        return [value for _, value in numbered(self.params, prefix)]
+
+    def filters(self) -> dict[str, list[str]]:
+        """`Filter.1.Name=x&Filter.1.Value.1=y` -> {x: [y]}."""
+        found: dict[str, list[str]] = {}
+        for number, _ in numbered_groups(self.params, "Filter"):
+            name = self.params.get(f"Filter.{number}.Name", "")
+            found[name] = [value for _, value in numbered(self.params, f"Filter.{number}.Value")]
+        return found
+
+
+def parse(environ: Mapping[str, Any], body: bytes) -> Call:
+    scope = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
+    if scope is None:
+        raise Refusal("AuthFailure", "the request carries no SigV4 credential scope", 401)
+    target = environ.get("HTTP_X_AMZ_TARGET", "")
+    service, region = scope["service"].lower(), scope["region"]
+    document: dict[str, Any] = {}
+    if target:
+        protocol, action = "json", target.rsplit(".", 1)[-1]
+        try:
+            loaded = json.loads(body or b"{}")
+        except ValueError:
+            loaded = {}
+        document = loaded if isinstance(loaded, dict) else {}
+        params = {key: value for key, value in document.items() if isinstance(value, str)}
+    else:
+        params = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+        params.update(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True))
+        protocol, action = ("ec2" if service == "ec2" else "query"), params.get("Action", "")
+        if not action:  # REST: the path says what is asked; such services are only ever refused here
+            protocol, action = "json", f"{environ.get('REQUEST_METHOD', '')} {environ.get('PATH_INFO', '')}"
+    return Call(service, region, action, params, protocol, body, document, environ.get("HTTP_USER_AGENT", ""))
+
+
+def numbered(params: Mapping[str, str], prefix: str) -> list[tuple[int, str]]:
+    """Every `prefix.N` with nothing after the number."""
+    pattern = re.compile(re.escape(prefix) + r"\.(\d+)")
+    found = [(int(match[1]), value) for key, value in params.items() if (match := pattern.fullmatch(key))]
+    return sorted(found)
+
+
+def numbered_groups(params: Mapping[str, str], prefix: str) -> list[tuple[int, dict[str, str]]]:
+    """Every `prefix.N.rest`, as N and {rest: value}."""
+    pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.(.+)")
+    groups: dict[int, dict[str, str]] = {}
+    for key, value in params.items():
+        if match := pattern.fullmatch(key):
+            groups.setdefault(int(match[1]), {})[match[2]] = value
+    return sorted(groups.items())
+
+
+def refusal(call: Call | None, error: Refusal) -> Reply:
+    """The no, in the shape the caller's protocol parses."""
+    protocol, service = (call.protocol, call.service) if call else ("ec2", "ec2")
+    request_id = call.request_id if call else str(uuid.uuid4())
+    code, message = escape(error.code), escape(error.message)
+    if protocol == "json":
+        body = json.dumps({"__type": error.code, "message": error.message}).encode()
+        return Reply(error.status, "application/x-amz-json-1.1", body)
+    if protocol == "query":
+        kind = "Sender" if error.status < 500 else "Receiver"
+        text = (
+            f'<ErrorResponse xmlns="{_NAMESPACES.get(service, _NAMESPACES["sts"])}"><Error><Type>{kind}</Type>'
+            f"<Code>{code}</Code><Message>{message}</Message></Error><RequestId>{request_id}</RequestId></ErrorResponse>"
+        )
+    else:
+        text = (
+            f'<?xml version="1.0" encoding="UTF-8"?>\n<Response><Errors><Error><Code>{code}</Code>'
+            f"<Message>{message}</Message></Error></Errors><RequestID>{request_id}</RequestID></Response>"
+        )
+    return Reply(error.status, "text/xml;charset=UTF-8", text.encode())
+
+
+def ec2_answer(call: Call, inner: str) -> Reply:
+    text = (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<{call.action}Response xmlns="{EC2_NAMESPACE}">'
+        f"<requestId>{call.request_id}</requestId>{inner}</{call.action}Response>"
+    )
+    return Reply(200, "text/xml;charset=UTF-8", text.encode())
+
+
+def query_answer(call: Call, inner: str) -> Reply:
+    text = (
+        f'<{call.action}Response xmlns="{_NAMESPACES.get(call.service, "")}"><{call.action}Result>{inner}</{call.action}Result>'
+        f"<ResponseMetadata><RequestId>{call.request_id}</RequestId></ResponseMetadata></{call.action}Response>"
+    )
+    return Reply(200, "text/xml", text.encode())
+
+
+def json_answer(document: object) -> Reply:
+    return Reply(200, "application/x-amz-json-1.1", json.dumps(document).encode())
+
+
+def stamp(at: float | None) -> str | None:
+    """RFC 3339 with milliseconds and a Z, or None."""
+    if at is None:
+        return None
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
+    return f"{whole}.{int(at * 1000) % 1000:03d}Z"

@@ -1,0 +1,105 @@
+"""Words for people: the story on stderr, errors in four parts, plans and lists. Never raises, decides nothing.
+
+One line per event with the time and what has been spent so far; words over symbols; nothing needs a colour to be
+understood. Every string that came from a machine, a model or a provider goes through `clean` first.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TextIO
+
+import cost
+from provisioner.clean import clean
+from provisioner.errors import GpuleaseError
+from provisioner.plan import Plan
+
+SIMULATED = "SIMULATED: an embedded cloud on this machine; no account, no GPU, no money"
+
+
+class Story:
+    """The run, line by line, as it happens. On a terminal a progress bar may follow the last line; elsewhere only lines."""
+
+    def __init__(self, out: TextIO | None = None, spent: Callable[[], str] = lambda: "") -> None:
+        self._out = out or sys.stderr
+        self.spent = spent
+        self._live = self._out.isatty()
+        self._bar = False
+
+    def tell(self, stage: str, text: str) -> None:
+        self._wipe()
+        self._write(f"{time.strftime('%H:%M:%S', time.gmtime())}  {stage:<8}  {clean(text):<70}  {self.spent()}".rstrip() + "\n")
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """A bar that is replaced by the next line; silent where there is no terminal."""
+        if not self._live or total <= 0:
+            return
+        full = round(24 * done / total)
+        self._write(
+            f"\r{time.strftime('%H:%M:%S', time.gmtime())}  {stage:<8}  [{'#' * full}{'.' * (24 - full)}] {done}/{total}  {self.spent()}\x1b[K"
+        )
+        self._bar = True
+
+    def _wipe(self) -> None:
+        if self._bar:
+            self._write("\r\x1b[K")
+            self._bar = False
+
+    def _write(self, text: str) -> None:
+        try:
+            self._out.write(text)
+            self._out.flush()
+        except (OSError, ValueError):
+            pass  # the terminal is gone (SIGHUP): the story ends, the run must not
+
+
+def error_text(e: GpuleaseError, now: str = "") -> str:
+    """What, why, next, and what it costs right now."""
+    lines = [f"error: {clean(e.what)}"]
+    for label, text in (("why", e.why), ("next", e.next), ("now", now)):
+        if text:
+            first, *rest = [clean(part) for part in text.splitlines()]
+            lines.append(f"  {label + ':':<6} {first}")
+            lines += [f"         {part}" for part in rest]
+    return "\n".join(lines)
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan as a person decides on it."""
+    offer, profile = plan.offer, plan.profile
+    gpu = f"{offer.gpus} × {offer.gpu}" + (f", {offer.vram_mib} MiB each" if offer.vram_mib else "") if offer.gpus else "no GPU"
+    rows = [
+        ("profile", f"{profile.name}: {profile.model.id} on {profile.runtime.name}, eval set {profile.eval.set}"),
+        ("machine", f"{offer.type} ({gpu}) at {offer.provider} {offer.region}, {'spot' if offer.spot else 'on demand'}"),
+        (
+            "price",
+            f"{cost.show_per_hour(plan.quote.micro_usd_per_hour)}: "
+            + ", ".join(f"{i.name} {cost.show_per_hour(i.micro_usd_per_hour)}" for i in plan.quote.lines if i.micro_usd_per_hour),
+        ),
+        ("source", f"{offer.price.source}, {offer.price.as_of}"),
+        (
+            "cost",
+            f"about {cost.show(plan.expected_micro_usd)}, at most {cost.show(plan.at_most_micro_usd)} "
+            f"of the budget of {cost.show(plan.budget_micro_usd)}",
+        ),
+        ("time", f"gone at the latest {minutes(plan.max_seconds)} after the launch"),
+    ]
+    if plan.simulated:
+        rows.insert(0, ("", SIMULATED))
+    return table(rows)
+
+
+def minutes(seconds: int) -> str:
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+
+
+def table(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> str:
+    """Columns as wide as they need to be, left-aligned, two spaces apart."""
+    grid = [[clean(str(cell)) for cell in row] for row in ([header] if header else []) + [list(r) for r in rows]]
+    if not grid:
+        return ""
+    columns = max(len(row) for row in grid)
+    widths = [max((len(row[i]) for row in grid if i < len(row)), default=0) for i in range(columns)]
+    return "\n".join("  ".join(cell.ljust(widths[i]) for i, cell in enumerate(row)).rstrip() for row in grid)

@@ -1,0 +1,315 @@
+"""The story of one run, top to bottom: rent, check, serve, measure, let go, prove. It composes and decides nothing.
+
+    plan ─► folder, journal, watchdog ─► hold ─► machine ─► SSH ─► facts and guards ─► server ─► tunnel ─► eval
+         ◄─ tunnel, server and SSH close as `with` blocks ◄─ release ◄─ verdict, seal, proof
+
+Sessions are `with` blocks and die with this process. What can be billed is removed by `release` alone. Every wait is
+the scope's, so a signal or the deadline ends any of them within a moment; then `Waits.grace` lets the last words (the
+server's log) be fetched on the open connection before it closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cost
+from provisioner import __version__, closing, guards
+from provisioner.errors import Exit, GpuleaseError, HostError, NotPermitted, ProviderError, RefusedError, RunError
+from provisioner.journal import Journal, instant, rfc3339
+from provisioner.lease import hold, holdings
+from provisioner.ledger import LeaseFolder, write_private
+from provisioner.life import Access, Life, Progress, Tell, Waits
+from provisioner.measure import Measured, evaluate
+from provisioner.model import Clock, Fact, LaunchSpec, Offer, Phase, Provider, Resource, Verdict
+from provisioner.plan import Plan
+from provisioner.remote import bootstrap, facts, keys, ssh, tunnel
+from provisioner.scope import Cancelled, Scope, SystemClock
+from provisioner.serving import Serving, serve
+
+BOOT_S = 600.0
+PROBE_S = 5.0
+TEARDOWN_S = 60.0
+"""The run stops itself this long before the deadline at which the machine's own timer fires."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How it went: everything the caller needs to print and to exit."""
+
+    lease: str
+    verdict: Verdict
+    exit: Exit
+    error: BaseException | None
+    measured: Measured | None
+    sealed: closing.Sealed
+    spend: cost.Spend
+    now: str
+
+
+def run(
+    plan: Plan,
+    provider: Provider,
+    folder: LeaseFolder,
+    scope: Scope,
+    tell: Tell,
+    *,
+    access: Access,
+    keep_s: float = 0.0,
+    progress: Progress = lambda stage, done, total: None,
+    watch: Callable[[Journal], None] = lambda journal: None,
+) -> Ended:
+    """Live the whole life of one lease. What goes wrong in it is not raised: it is in `Ended`, with the exit code."""
+    clock, waits = SystemClock(), Waits(scope)
+    error: BaseException | None = None
+    measured: Measured | None = None
+    with Journal(folder.journal, clock) as journal:
+        watch(journal)
+        try:
+            deadline = _genesis(plan, provider, folder, journal, clock)
+            scope.limit(instant(deadline) - min(TEARDOWN_S, plan.max_seconds / 20))
+            tell(
+                "lease",
+                f"{folder.id}  {provider.name} {plan.offer.region}  at most {cost.show(plan.at_most_micro_usd)}, "
+                f"gone by {deadline[11:16]} UTC",
+            )
+            guards.arm_watchdog(folder, journal, deadline, plan.profile.waived)
+            with hold(folder.id, provider, journal, clock, tell=lambda text: tell("release", text)) as lease:
+                life = Life(plan, lease, folder, waits, tell, progress, access, deadline, clock)
+                try:
+                    measured = live(life, keep_s)
+                except (Cancelled, GpuleaseError) as e:
+                    tell("stop", f"{getattr(e, 'what', e)}: letting go of everything first")
+                    raise
+            error = measured.missed
+        except (GpuleaseError, Cancelled) as e:
+            error = e
+        except OSError as e:
+            error = RunError(
+                f"a file here could not be written: {e}", why=f"the state folder is {folder.path}", next=f"df -h {folder.path}"
+            )
+        verdict = _verdict(journal)
+        tell("release", verdict_text(verdict, journal))
+        code = closing.exit_code(verdict, error, journal)
+        sealed = closing.conclude(folder, journal, closing.outcome_of(error, journal.entries), code)
+        return Ended(folder.id, verdict, code, error, measured, sealed, closing.spent(journal.entries), closing.now_line(journal.entries))
+
+
+def _genesis(plan: Plan, provider: Provider, folder: LeaseFolder, journal: Journal, clock: Clock) -> str:
+    """The first line: what was promised, before anything is asked for. Returns the deadline."""
+    deadline = rfc3339(float(int(clock.now()) + plan.max_seconds))
+    profile = plan.profile
+    journal.append(
+        "genesis",
+        {
+            "lease": folder.id,
+            "provider": provider.name,
+            "settings": provider.settings(),
+            "profile": {"name": profile.name, "sha256": profile.sha256},
+            "deadline": deadline,
+            "maxRunSeconds": plan.max_seconds,
+            "budgetMicroUsd": plan.budget_micro_usd,
+            "offer": offer_record(plan.offer),
+            "quote": plan.quote.record(plan.expected_seconds, plan.max_seconds),
+            "producer": {"name": "gpulease", "version": __version__, "pythonVersion": platform.python_version()},
+            "simulated": plan.simulated,
+            "waived": list(profile.waived),
+        },
+    )
+    if not journal.has_reserve:
+        raise RefusedError(
+            f"no room for the emergency reserve in {folder.path} (64 KiB). Nothing was launched.",
+            why="a full disk must not stop us from recording what we let go of",
+            next=f"free some space: df -h {folder.path}",
+        )
+    write_private(folder.path / "profile.yaml", profile.text.encode())
+    return deadline
+
+
+def offer_record(offer: Offer) -> dict[str, Any]:
+    return {
+        "provider": offer.provider,
+        "region": offer.region,
+        "zone": offer.zone,
+        "type": offer.type,
+        "gpu": offer.gpu,
+        "gpus": offer.gpus,
+        "vramMib": offer.vram_mib,
+        "vcpus": offer.vcpus,
+        "spot": offer.spot,
+        "price": {"microUsdPerHour": offer.price.micro_usd_per_hour, "source": offer.price.source, "asOf": offer.price.as_of},
+    }
+
+
+def live(life: Life, keep_s: float) -> Measured:
+    """From nothing to a measured answer, each session closing behind itself."""
+    life.waits.sleep(0)
+    machine, key, host_key = launch(life)
+    address = str(machine.facts["address"])
+    reach: dict[str, Any] = {"client_key": key, "host_key": host_key, "route": life.access.route, "sleep": life.waits.sleep}
+    with contextlib.ExitStack() as sessions:
+        with life.stage("connect") as detail:
+            waiting = ssh.wait_for_ssh(address, life.access.port, life.access.user, within=BOOT_S, **reach)
+            host = sessions.enter_context(waiting)
+            detail["hostKeySha256"] = keys.fingerprint(host_key)
+            life.tell("connect", f"{host.name}, host key {keys.fingerprint(host_key)} as pinned")
+        with life.stage("verify") as detail:
+            # Before anything is downloaded: a machine that is not what was asked for is paid for by the second.
+            guarded = guards.read_back(host, life.lease.provider, life.lease.journal, life.deadline, life.plan.profile.waived)
+            seen = facts.check(host, life.plan.profile.requirements)
+            detail |= facts_record(seen)
+            life.tell("verify", f"{facts_text(seen)}; {guarded}")
+        sessions.enter_context(guards.Renewal(ssh.renew, host, life.lease.provider.traits.powers_itself_off))
+        serving = sessions.enter_context(serve(life, host))
+        with life.stage("tunnel") as detail:
+            way = sessions.enter_context(tunnel.open(address, life.access.port, life.access.user, remote_port=serving.port, **reach))
+            _through(way, serving, life)
+            detail["localPort"] = way.local_port
+            life.tell("tunnel", f"{way.url} to port {serving.port} on the machine's loopback")
+        measured = evaluate(life, host, serving, way)
+        if keep_s:
+            keep(life, way, serving, keep_s)
+        return measured
+
+
+def launch(life: Life) -> tuple[Resource, Path, str]:
+    """Ask for what the provider needs, in its order, and wait until the machine has an address. Returns it, and the keys."""
+    plan, lease, access = life.plan, life.lease, life.access
+    with life.stage("launch") as detail:
+        client = keys.client_pair(life.folder.path / "keys")
+        bootstrapped = keys.host_pair(life.folder.path / "keys")
+        user_data = bootstrap.user_data(
+            lease=lease.id,
+            deadline_epoch=int(instant(life.deadline)),
+            client_public=client.public,
+            host_private=bootstrapped.private_text(),
+            host_public=bootstrapped.public,
+            lease_silence_s=guards.SILENCE_S,
+            max_run_s=plan.max_seconds,
+        )
+        spec = LaunchSpec(plan.offer, plan.profile.requirements.disk_gib, life.deadline, user_data, ingress_cidr=access.ingress_cidr)
+        for kind in lease.provider.steps(spec):
+            life.waits.sleep(0)
+            machine = lease.create(kind, spec)
+            life.tell(
+                "create",
+                f"{kind} {machine.id}"
+                + (f"  {plan.offer.type} at {cost.show_per_hour(plan.quote.micro_usd_per_hour)}" if machine.billed else ""),
+            )
+        machine = _started(life, machine)
+        detail |= {"id": machine.id, "type": plan.offer.type}
+        if wrong := lease.provider.verify_launch(machine, spec):
+            raise RunError(
+                f"the machine was not launched as asked: {wrong[0]}",
+                why="\n".join(wrong),
+                next="an account policy may force this; compare it with the profile",
+            )
+    return machine, access.client_key or client.private, access.host_key or bootstrapped.public
+
+
+def _started(life: Life, machine: Resource) -> Resource:
+    """Wait until it runs and has an address. What is not shown yet is asked about again."""
+    pause, since = 0.3, life.clock.now()
+    while machine.phase is not Phase.HERE or not machine.facts.get("address"):
+        if machine.phase in (Phase.LEAVING, Phase.GONE):
+            raise RunError(
+                f"{machine.id} went away while it started: {machine.state}",
+                why=str(machine.facts.get("stateReason") or "the provider gave no reason"),
+                next="try again, or another zone or type",
+            )
+        if life.clock.now() - since > BOOT_S:
+            raise RunError(
+                f"{machine.id} was still {machine.state} after {BOOT_S:.0f} s",
+                why="the provider's own word",
+                next="try another zone or type",
+            )
+        life.waits.sleep(pause)
+        pause = min(pause * 1.4, 5.0)
+        try:
+            machine = life.lease.look(machine)
+        except NotPermitted:
+            raise
+        except ProviderError as e:
+            # A look that failed says nothing; the deadline bounds how often it is repeated.
+            life.lease.journal.note("sweep", {"checked": False, "classes": [], "found": 0, "requestIds": [], "error": e.what})
+    return machine
+
+
+def _through(way: tunnel.Tunnel, serving: Serving, life: Life) -> None:
+    """A flag that says "open" proves nothing: ask the server through it."""
+    for _ in range(5):
+        if way.alive(serving.health):
+            return
+        life.waits.sleep(0.5)
+    raise HostError(
+        "the tunnel is open and nothing answers through it", why=f"GET {serving.health} through {way.url}", next="gpulease logs"
+    )
+
+
+def keep(life: Life, way: tunnel.Tunnel, serving: Serving, seconds: float) -> None:
+    """Hold the tunnel open for the user's own client, for as long as it answers."""
+    with life.stage("keep") as detail:
+        end = life.clock.now() + seconds
+        key_file = life.folder.path / "api.key"
+        write_private(key_file, serving.api_key.encode())
+        life.tell("keep", f"for {seconds / 60:.0f} min; Ctrl-C ends it sooner. In another terminal:")
+        life.tell("keep", f'export OPENAI_BASE_URL={way.url}/v1 OPENAI_API_KEY="$(cat {key_file})"   # model {serving.model_name}')
+        silent = 0
+        while (left := end - life.clock.now()) > 0:
+            life.waits.sleep(min(PROBE_S, left))
+            silent = 0 if way.alive(serving.health) else silent + 1
+            if silent >= 3:
+                raise HostError(
+                    "the server stopped answering while the tunnel was kept",
+                    why=f"{silent} health probes through the tunnel in a row got no answer",
+                    next="gpulease logs",
+                )
+        detail["seconds"] = int(seconds)
+
+
+def facts_record(seen: tuple[Fact, ...]) -> dict[str, Any]:
+    """Facts as the journal keeps them: values, and serial numbers only as hashes."""
+    record: dict[str, Any] = {}
+    for fact in seen:
+        record[fact.name] = _hashed(fact.value)
+    return {"facts": record}
+
+
+def _hashed(value: Any) -> Any:
+    match value:
+        case dict():
+            return {k: closing.sha256(str(v).encode()) if k == "uuid" else _hashed(v) for k, v in value.items()}
+        case list() | tuple():
+            return [_hashed(v) for v in value]
+        case _:
+            return value
+
+
+def facts_text(seen: tuple[Fact, ...]) -> str:
+    gpus: list[dict[str, Any]] = next((fact.value for fact in seen if fact.name == "gpus"), [])
+    if not gpus:
+        return "no GPU asked for"
+    first = gpus[0]
+    return f"{len(gpus)} × {first['name']}, {first['memory_total_mib']} MiB, driver {first['driver']}"
+
+
+def _verdict(journal: Journal) -> Verdict:
+    """What the journal last saw; a lease that asked for nothing has nothing to let go of."""
+    held = holdings(journal.entries)
+    return held.verdict or (Verdict.UNPROVEN if held.asked else Verdict.RELEASED)
+
+
+def verdict_text(verdict: Verdict, journal: Journal) -> str:
+    sweeps = [e["body"] for e in journal.entries if e["kind"] == "sweep" and e["body"]["checked"]]
+    looked = f"; looked at {len(sweeps[-1]['classes'])} kinds, {sweeps[-1]['found']} left" if sweeps else ""
+    words = {
+        Verdict.RELEASED: "seen gone" if sweeps else "nothing was rented",
+        Verdict.LEAVING: "asked to go and no longer billed, not yet seen gone",
+        Verdict.HELD: "STILL THERE AND BILLED",
+        Verdict.UNPROVEN: "COULD NOT SEE that it is gone: assume that it costs money",
+    }
+    return words[verdict] + looked

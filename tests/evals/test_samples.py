@@ -1,0 +1,66 @@
+"""The client's lines come from a machine that is not ours: believed in their times, never in their form."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioner.evals.samples import NotSample, Samples, read
+from tests.evals.made import sample
+
+GOOD = sample().public()
+
+
+def line(**change: Any) -> str:
+    return json.dumps({**GOOD, **change})
+
+
+def test_what_is_kept_is_what_was_written() -> None:
+    got = Samples("host")
+    assert got.feed(line()) == sample() and got.samples == read([line(), "", '{"header":{}}', line()])[:1]
+    assert got.samples[0].public() == GOOD
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n": -1}, {"n": 1.0}, {"n": True}, {"sent_ns": "1"}, {"done_ns": 1 << 63}, {"case": 7},
+        {"case": "x" * 65}, {"text": "x" * 1048577},
+        {"chunks": [[1]]}, {"chunks": [[1, 2, 3]]}, {"chunks": {}}, {"chunks": [[5, 1], [3, 1]]}, {"first_ns": 1}, {"first_ns": None},
+        {"done_ns": 0}, {"error": 5}, {"error": "x" * 600}, {"warmup": 1}, {"status": "200"}, {"vantage": "tunnel"}, {"extra": 1},
+        {"text": "\ud800"},
+        {"chunks": [], "first_ns": None}, {"intended_ns": 99}, {"tokens_out": 10**30},
+    ],
+)  # fmt: skip
+def test_a_sample_of_another_form_is_junk_and_the_others_stay(change: dict[str, Any]) -> None:
+    got = Samples("host")
+    assert got.feed(line(**change)) is None and got.feed(line()) is not None
+    assert (got.junk, len(got.samples)) == (1, 1) and got.first_junk.isascii() and len(got.first_junk) < 500
+
+
+@given(st.text() | st.recursive(st.none() | st.integers() | st.floats(), lambda inner: st.lists(inner)).map(json.dumps))
+def test_no_line_is_more_than_junk(text: str) -> None:
+    got = Samples("host")
+    assert got.feed(text) is None and got.junk == 1
+
+
+def test_a_pass_is_whole_only_when_the_client_says_so_and_nothing_is_missing() -> None:
+    got = Samples("host")
+    got.feed('{"header":{"client":"1","limits":{"bytes":5}}}')
+    got.feed(line())
+    assert not got.whole
+    got.feed('{"footer":{"planned":2,"sent":2,"stopped":null}}')
+    assert not got.whole
+    got.feed(line(n=1))
+    assert got.whole and got.header == {"client": "1", "limits": {"bytes": 5}}
+    got.feed('{"footer":{"planned":2,"sent":2}}')
+    assert got.junk == 1  # a second end is no end
+
+
+def test_a_stored_file_that_was_damaged_names_the_line() -> None:
+    with pytest.raises(NotSample, match="line 2: not JSON"):
+        read([line(), "{", line()])
