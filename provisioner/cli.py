@@ -9,16 +9,17 @@ This file decides nothing about clouds or machines: it reads options, calls one 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from provisioner import __version__
-from provisioner.errors import Exit, GpuleaseError, UsageError
+from provisioner.errors import GpuleaseError, UsageError
 from provisioner.options import (
     PLAIN_CODES,
     RELEASE_CODES,
@@ -39,6 +40,8 @@ from provisioner.options import (
     Region,
     Rehearse,
 )
+
+NOTHING_YET = "nothing was rented, nothing was spent"
 
 app = typer.Typer(
     name="gpulease",
@@ -87,7 +90,7 @@ def plan(
     """
     from provisioner.clouds import Target, planned
 
-    with ending(as_json):
+    with ending(as_json, NOTHING_YET):
         target = Target(profile, budget, minutes, provider, region, aws_profile, host, identity, host_key, rehearse, endpoint)
         with planned(target) as ready:
             show(ready.plan_record() if as_json else ready.plan_text())
@@ -125,7 +128,7 @@ def run(
     from provisioner.clouds import Target
     from provisioner.commands import run_profile
 
-    with ending(as_json):
+    with ending(as_json, NOTHING_YET):
         target = Target(
             profile, budget, minutes, provider, region, aws_profile, host, identity, host_key, rehearse, endpoint, faults, keep, reach_from
         )
@@ -351,41 +354,26 @@ def rehearse_serve(
 
 
 @contextmanager
-def ending(as_json: bool) -> Iterator[None]:
-    """The one place where an error becomes words and a number."""
+def ending(as_json: bool, now: str = "") -> Iterator[None]:
+    """The one place where an error becomes words and a number. `now` is what it costs when a command ends in an error here."""
     try:
         yield
     except GpuleaseError as e:
-        fail(e, as_json)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of stdout has gone (| head): nothing left to say, and nobody to say it to
-        sys.exit(Exit.OK)
+        from provisioner.render import error_record, error_text
 
-
-def fail(e: GpuleaseError, as_json: bool) -> NoReturn:
-    from provisioner.render import error_text
-
-    now = getattr(e, "now", "")
-    code = int(getattr(e, "exit", e.code))
-    if as_json:
-        show(
-            {
-                "schema": "gpulease/error/1",
-                "error": type(e).__name__,
-                "what": e.what,
-                "why": e.why,
-                "next": e.next,
-                "now": now,
-                "exit": code,
-            }
-        )
-    else:
-        print(error_text(e, now), file=sys.stderr)
-    sys.exit(code)
+        if as_json:
+            show(error_record(e, now))
+        else:
+            print(error_text(e, now), file=sys.stderr)
+        sys.exit(e.code)
 
 
 def show(answer: dict[str, Any] | str) -> None:
-    print(answer if isinstance(answer, str) else json.dumps(answer, indent=2, ensure_ascii=False))
+    """Print the answer. A reader who has gone (| head) must not change the exit code: it may be about money."""
+    try:
+        print(answer if isinstance(answer, str) else json.dumps(answer, indent=2, ensure_ascii=False), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def confirm(question: str) -> bool:

@@ -7,6 +7,7 @@ verdict stands without it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -100,12 +101,19 @@ class Sealed:
     why_not: str = ""
 
 
+SPENT_SECRETS = ("api.key", "keys/client_ed25519", "keys/host_ed25519")
+
+
 def conclude(folder: LeaseFolder, journal: Journal, outcome: Outcome, code: Exit) -> Sealed:
     """Outcome, seal and proof. Whatever goes wrong here is told, not raised: everything that costs money is behind us."""
     from provisioner.evidence.bundle import COVERED
 
     files = {name: (folder.path / name).read_bytes() for name in COVERED if (folder.path / name).is_file()}
     journal.note("outcome", {"outcome": str(outcome), "exit": int(code)})
+    if holdings(journal.entries).verdict is Verdict.RELEASED:
+        for name in SPENT_SECRETS:  # they open nothing any more; what is not kept cannot leak
+            with contextlib.suppress(OSError):
+                (folder.path / name).unlink(missing_ok=True)
     journal.note("seal", {"files": {name: sha256(data) for name, data in files.items()}, "spend": spent(journal.entries).record()})
     if journal.unwritten is not None:
         return Sealed(None, f"the journal could not be written: {journal.unwritten}")

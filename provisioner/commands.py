@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from provisioner.clouds import Target, access_card, default_region, launching, p
 from provisioner.errors import Exit, GpuleaseError, RefusedError, UsageError
 from provisioner.life import Access
 from provisioner.render import SIMULATED, Story, error_text, table
-from provisioner.scope import Scope, cry, signals
+from provisioner.scope import Cancelled, Scope, cry, signals
 
 Answer = tuple[dict[str, Any], str]
 Coded = tuple[int, dict[str, Any], str]
@@ -63,7 +64,7 @@ def _run_record(ended: Any, simulated: bool) -> dict[str, Any]:
         "error": None if error is None else _error_record(error),
         "now": ended.now,
         "spend": ended.spend.record(),
-        "results": ended.measured.results if ended.measured else None,
+        "results": ended.results,
         "evidence": str(ended.sealed.evidence) if ended.sealed.evidence else None,
         "noEvidenceWhy": ended.sealed.why_not or None,
     }
@@ -78,13 +79,18 @@ def _run_text(ended: Any, simulated: bool) -> str:
     parts: list[str] = []
     if simulated:
         parts.append(SIMULATED)
-    if ended.measured:
+    if ended.results:
         from provisioner.report import tables
 
-        parts.append(tables.results_text(ended.measured.results))
+        parts.append(tables.results_text(ended.results))
     error = ended.error
     if isinstance(error, GpuleaseError):
         parts.append(error_text(error, ended.now))
+    elif isinstance(error, Exception) and not isinstance(error, Cancelled):
+        bug = f"a bug in gpulease: {type(error).__name__}: {error}"
+        parts.append(
+            error_text(GpuleaseError(bug, why="".join(traceback.format_exception(error)), next="report it with the lines above"), ended.now)
+        )
     elif error is not None:
         parts.append(error_text(GpuleaseError(f"stopped: {error}", next=f"gpulease report {ended.lease}"), ended.now))
     parts.append(

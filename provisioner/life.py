@@ -64,6 +64,7 @@ class Life:
     access: Access
     deadline: str
     clock: Clock
+    results: dict[str, Any] | None = None  # what was measured, once it was; kept whatever happens after
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:

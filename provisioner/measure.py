@@ -33,14 +33,6 @@ RECONNECTS = 3
 SCHEMA = "gpulease/results/1"
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What the eval came to: the document that results.json holds, and the thresholds that were missed."""
-
-    results: dict[str, Any]
-    missed: MissedThreshold | None = None
-
-
 @dataclass
 class Passes:
     """The passes so far, and the file that every line goes to."""
@@ -81,7 +73,7 @@ class Passes:
         return document
 
 
-def evaluate(life: Life, host: SshHost, serving: Serving, way: Tunnel) -> Measured:
+def evaluate(life: Life, host: SshHost, serving: Serving, way: Tunnel) -> None:
     """Ask everything from every vantage; samples.jsonl and results.json are in the lease's folder whatever happens."""
     profile = life.plan.profile
     passes = Passes(profile, cases.load(profile.eval.set), life.folder.path / "samples.jsonl")
@@ -95,10 +87,10 @@ def evaluate(life: Life, host: SshHost, serving: Serving, way: Tunnel) -> Measur
         finally:
             results = passes.results(complete)
             write_private(life.folder.path / "results.json", dump(results))
+            life.results = results
         detail |= {"evalSetSha256": passes.evals.sha256, "samples": sum(len(p.samples) for parts in passes.passes.values() for p in parts)}
         for vantage in profile.load.vantages:
             life.tell("eval", f"{vantage}: {summary(results['stats'][vantage])}")
-    return Measured(results, _missed(results))
 
 
 def _pass(life: Life, passes: Passes, vantage: str, host: SshHost, serving: Serving, way: Tunnel) -> None:
@@ -199,7 +191,8 @@ def _still_there(life: Life, passes: Passes, vantage: str, host: SshHost, servin
     )
 
 
-def _missed(results: dict[str, Any]) -> MissedThreshold | None:
+def missed(results: dict[str, Any]) -> MissedThreshold | None:
+    """The thresholds that were not met, or not measured, as the error that the run ends with."""
     missed = [one for one in results["thresholds"] if not one["ok"]]
     if not missed:
         return None

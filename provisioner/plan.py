@@ -20,6 +20,15 @@ EVAL_S = 5 * 60
 REHEARSAL_S = 60
 
 
+IMAGE_GIB = 50
+"""What the GPU image itself occupies; the deep-learning images are reported at 45 to 50 GiB."""
+
+
+def volume_gib(needed_gib: int) -> int:
+    """The root volume for so many GiB *free*: the image beside it, and a tenth for what a file system keeps for itself."""
+    return -(-(needed_gib + IMAGE_GIB) * 11 // 10)
+
+
 @dataclass(frozen=True)
 class Plan:
     profile: Profile
@@ -29,6 +38,11 @@ class Plan:
     max_seconds: int  # from launch to deadline
     expected_seconds: int
     simulated: bool
+
+    @property
+    def disk_gib(self) -> int:
+        """The size of the root volume to ask for."""
+        return volume_gib(self.profile.requirements.disk_gib)
 
     @property
     def offer(self) -> Offer:
@@ -82,4 +96,4 @@ def needs_text(profile: Profile) -> str:
 def _quote(offer: Offer, disk_gib: int) -> cost.Quote:
     if offer.provider == "static":
         return cost.own_host(offer.price)
-    return cost.quote(offer.price, region=offer.region, disk_gib=disk_gib)
+    return cost.quote(offer.price, region=offer.region, disk_gib=volume_gib(disk_gib))

@@ -47,7 +47,7 @@ class Needs(Section):
     gpus: int = whole(1, 0, 16, "how many GPUs, 0 for none")
     vram_gib: f.Gib = Field(0, description="the least memory per GPU as nvidia-smi shows it, in GiB")
     driver: f.Driver | None = Field(None, description='the oldest NVIDIA driver that will do, like "570"')
-    disk_gib: int = whole(60, 8, 16384, "GiB of disk")
+    disk_gib: int = whole(60, 8, 16384, "GiB of free disk, beside the image")
     regions: Annotated[tuple[f.Region, ...], f.Names] = Field(
         (), strict=False, max_length=40, description="a list of regions, like [us-east-1]"
     )

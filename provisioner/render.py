@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 import cost
 from provisioner.clean import clean
@@ -37,9 +37,8 @@ class Story:
         if not self._live or total <= 0:
             return
         full = round(24 * done / total)
-        self._write(
-            f"\r{time.strftime('%H:%M:%S', time.gmtime())}  {stage:<8}  [{'#' * full}{'.' * (24 - full)}] {done}/{total}  {self.spent()}\x1b[K"
-        )
+        bar = "#" * full + "." * (24 - full)
+        self._write(f"\r{time.strftime('%H:%M:%S', time.gmtime())}  {stage:<8}  [{bar}] {done}/{total}  {self.spent()}\x1b[K")
         self._bar = True
 
     def _wipe(self) -> None:
@@ -64,6 +63,12 @@ def error_text(e: GpuleaseError, now: str = "") -> str:
             lines.append(f"  {label + ':':<6} {first}")
             lines += [f"         {part}" for part in rest]
     return "\n".join(lines)
+
+
+def error_record(e: GpuleaseError, now: str) -> dict[str, Any]:
+    """The same for a program."""
+    words = {"what": e.what, "why": e.why, "next": e.next, "now": now}
+    return {"schema": "gpulease/error/1", "error": type(e).__name__, **words, "exit": int(e.code)}
 
 
 def plan_text(plan: Plan) -> str:

@@ -21,10 +21,10 @@ import cost
 from provisioner import __version__, closing, guards
 from provisioner.errors import Exit, GpuleaseError, HostError, NotPermitted, ProviderError, RefusedError, RunError
 from provisioner.journal import Journal, instant, rfc3339
-from provisioner.lease import hold, holdings
+from provisioner.lease import failure_body, hold, holdings
 from provisioner.ledger import LeaseFolder, write_private
 from provisioner.life import Access, Life, Progress, Tell, Waits
-from provisioner.measure import Measured, evaluate
+from provisioner.measure import evaluate, missed
 from provisioner.model import Clock, Fact, LaunchSpec, Offer, Phase, Provider, Resource, Verdict
 from provisioner.plan import Plan
 from provisioner.remote import bootstrap, facts, keys, ssh, tunnel
@@ -45,7 +45,7 @@ class Ended:
     verdict: Verdict
     exit: Exit
     error: BaseException | None
-    measured: Measured | None
+    results: dict[str, Any] | None
     sealed: closing.Sealed
     spend: cost.Spend
     now: str
@@ -66,7 +66,7 @@ def run(
     """Live the whole life of one lease. What goes wrong in it is not raised: it is in `Ended`, with the exit code."""
     clock, waits = SystemClock(), Waits(scope)
     error: BaseException | None = None
-    measured: Measured | None = None
+    life: Life | None = None
     with Journal(folder.journal, clock) as journal:
         watch(journal)
         try:
@@ -81,22 +81,35 @@ def run(
             with hold(folder.id, provider, journal, clock, tell=lambda text: tell("release", text)) as lease:
                 life = Life(plan, lease, folder, waits, tell, progress, access, deadline, clock)
                 try:
-                    measured = live(life, keep_s)
+                    live(life, keep_s)
                 except (Cancelled, GpuleaseError) as e:
                     tell("stop", f"{getattr(e, 'what', e)}: letting go of everything first")
                     raise
-            error = measured.missed
+            error = missed(life.results) if life.results else None
         except (GpuleaseError, Cancelled) as e:
             error = e
         except OSError as e:
             error = RunError(
                 f"a file here could not be written: {e}", why=f"the state folder is {folder.path}", next=f"df -h {folder.path}"
             )
+        except Exception as e:
+            # A bug of ours. The program ends here, and what may still cost money outranks it in the exit code.
+            error = e
+            journal.note("failure", failure_body(e))
         verdict = _verdict(journal)
         tell("release", verdict_text(verdict, journal))
         code = closing.exit_code(verdict, error, journal)
         sealed = closing.conclude(folder, journal, closing.outcome_of(error, journal.entries), code)
-        return Ended(folder.id, verdict, code, error, measured, sealed, closing.spent(journal.entries), closing.now_line(journal.entries))
+        return Ended(
+            folder.id,
+            verdict,
+            code,
+            error,
+            life.results if life else None,
+            sealed,
+            closing.spent(journal.entries),
+            closing.now_line(journal.entries),
+        )
 
 
 def _genesis(plan: Plan, provider: Provider, folder: LeaseFolder, journal: Journal, clock: Clock) -> str:
@@ -145,7 +158,7 @@ def offer_record(offer: Offer) -> dict[str, Any]:
     }
 
 
-def live(life: Life, keep_s: float) -> Measured:
+def live(life: Life, keep_s: float) -> None:
     """From nothing to a measured answer, each session closing behind itself."""
     life.waits.sleep(0)
     machine, key, host_key = launch(life)
@@ -170,10 +183,9 @@ def live(life: Life, keep_s: float) -> Measured:
             _through(way, serving, life)
             detail["localPort"] = way.local_port
             life.tell("tunnel", f"{way.url} to port {serving.port} on the machine's loopback")
-        measured = evaluate(life, host, serving, way)
+        evaluate(life, host, serving, way)
         if keep_s:
             keep(life, way, serving, keep_s)
-        return measured
 
 
 def launch(life: Life) -> tuple[Resource, Path, str]:
@@ -191,7 +203,7 @@ def launch(life: Life) -> tuple[Resource, Path, str]:
             lease_silence_s=guards.SILENCE_S,
             max_run_s=plan.max_seconds,
         )
-        spec = LaunchSpec(plan.offer, plan.profile.requirements.disk_gib, life.deadline, user_data, ingress_cidr=access.ingress_cidr)
+        spec = LaunchSpec(plan.offer, plan.disk_gib, life.deadline, user_data, ingress_cidr=access.ingress_cidr)
         for kind in lease.provider.steps(spec):
             life.waits.sleep(0)
             machine = lease.create(kind, spec)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,15 @@ from provisioner.ledger import write_private
 from provisioner.life import Life
 from provisioner.model import Host
 from provisioner.profile import Profile
-from provisioner.remote import facts, play, ssh
+from provisioner.remote import facts, play, playbook, ssh
 from provisioner.runtimes import server
 from provisioner.scope import Cancelled
 
-LAST_WORDS_S = 20.0
+LAST_WORDS_S = 8.0
+"""To fetch the end of the server's log before a rented machine is let go of."""
+
+STOP_S = 40.0
+"""To stop the server as well, on a machine that stays: a stubborn one takes SIGKILL after 15 s."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,13 @@ def serve(life: Life, host: Host) -> Iterator[Serving]:
         if line.startswith(f"{runtime.name}: ") and ": undo " not in line:
             life.tell("serve", line)
 
+    goes = life.lease.provider.traits.powers_itself_off
+
+    @contextlib.contextmanager
+    def begun(name: str, values: Mapping[str, str], *, secrets: Any = None, files: Any = None) -> Iterator[Any]:
+        # The machine itself goes in a moment, and every second until it is asked to is paid for: nothing is undone on it.
+        yield play.play(playbook.resolve(name), host, values, sleep=life.waits.sleep, secrets=secrets, files=files, say=say)
+
     def exposed() -> Any:
         return facts.exposed(facts.read(host, "listeners").value)
 
@@ -94,7 +105,7 @@ def serve(life: Life, host: Host) -> Iterator[Serving]:
                     runtime,
                     spec,
                     lease=life.lease.id,
-                    play=play.Player(host, sleep=life.waits.sleep, say=say),
+                    play=begun if goes else play.Player(host, sleep=life.waits.sleep, say=say),
                     exposed=exposed,
                     sleep=life.waits.sleep,
                     say=lambda line: life.tell("serve", line),
@@ -122,10 +133,10 @@ def serve(life: Life, host: Host) -> Iterator[Serving]:
                 yield Serving(host, running, spec.api_key)
             finally:
                 # From here on nothing waits for the run's scope: a signal must not cost the log, nor the stop.
-                life.waits.grace(LAST_WORDS_S, life.clock)
+                life.waits.grace(LAST_WORDS_S if goes else STOP_S, life.clock)
                 save_log(life, host, folder, spec)
     except BaseException:
-        life.waits.grace(LAST_WORDS_S, life.clock)
+        life.waits.grace(LAST_WORDS_S if goes else STOP_S, life.clock)
         save_log(life, host, folder, spec)
         raise
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from provisioner.evidence.history import Ask, History, Thing, provider_date
+from provisioner.evidence.history import FOREIGN, Ask, History, Thing
 from provisioner.evidence.messages import Problem, problem
 from provisioner.journal import Entry
 from provisioner.model import Json
@@ -25,11 +25,8 @@ EC2_KINDS = ("instance", "volume", "network-interface", "security-group")
 APART_S = 1
 """Two looks closer than this are one look (the engine keeps two seconds and more)."""
 
-SETTLE_S = {"aws": 300}
+SETTLE_S = {"aws": 300, "static": 5}
 """How long a provider may take to list what a lost request made (`Traits.settle_s`); see docs/how-it-lets-go.md."""
-
-FOREIGN = frozenset({"static"})
-"""Providers whose machines are somebody else's: nothing here can show that they are off."""
 
 
 @dataclass
@@ -94,7 +91,7 @@ class Findings:
         """How far apart the first and the last empty look have to be."""
         if self.simulated:
             return 0  # a rehearsal's cloud lists at once, and its clock may be a test's
-        lost = bool(self.history.unanswered) and not self.foreign
+        lost = bool(self.history.unanswered)
         return SETTLE_S.get(self.history.genesis["provider"], APART_S) if lost else APART_S
 
     @property
@@ -203,7 +200,7 @@ def _apart(history: History, quiet: list[Entry]) -> int:
         return 0
     first, last = quiet[0], quiet[-1]
     bounds = [0]
-    dates = provider_date(first), provider_date(last)
+    dates = history.date(first), history.date(last)
     if dates[0] is not None and dates[1] is not None:
         bounds.append(dates[1] - dates[0] - 1000)
     wall = history.local(last) - history.local(first)

@@ -25,6 +25,9 @@ from provisioner.journal import Entry
 from provisioner.model import Json
 
 MACHINE = "instance"
+FOREIGN = frozenset({"static"})
+"""Providers whose machines are somebody else's: nothing here can show that they are off, and their clock is no authority."""
+
 MOST = 1000
 """Resources, and creates, in one lease. More is no run, and would make a small file expensive to check."""
 
@@ -118,13 +121,17 @@ class History:
         at = entry["at"]
         if "aws" in at:
             return Moment(_ms(at["aws"]), at.get("uncMs", 1000))
-        date = provider_date(entry)
+        date = self.date(entry)
         if date is not None:
             return Moment(date + 500, 500)
         if self.offset is None:
             return Moment(_ms(at["wall"]))
         low, high = self.offset
         return Moment(_ms(at["wall"]) + (low + high) // 2, -(-(high - low) // 2))
+
+    def date(self, entry: Entry) -> int | None:
+        """The provider's own date in the answer that this line is about; a host that somebody lent us has no such say."""
+        return None if self.genesis["provider"] in FOREIGN else provider_date(entry)
 
     @staticmethod
     def local(entry: Entry) -> int:
@@ -161,7 +168,7 @@ def read(entries: Sequence[Entry]) -> History:
                 pass
         if len(history.things) > MOST or len(history.asks) > MOST:
             raise _nonsense(entry, "body", f"more than {MOST} resources")
-    history.offset = _offset(entries)
+    history.offset = _offset(history)
     history.steps = _steps(entries)
     return history
 
@@ -211,11 +218,11 @@ def provider_date(entry: Entry) -> int | None:
     return milliseconds(said)
 
 
-def _offset(entries: Sequence[Entry]) -> tuple[int, int] | None:
+def _offset(history: History) -> tuple[int, int] | None:
     """How far the provider's clock is ahead of ours, as a bracket that every answer agrees to."""
     found: list[int] = []
-    for entry in entries:
-        wall, at, date = _ms(entry["at"]["wall"]), entry["at"], provider_date(entry)
+    for entry in history.entries:
+        wall, at, date = _ms(entry["at"]["wall"]), entry["at"], history.date(entry)
         if "aws" in at:
             found += [_ms(at["aws"]) - wall - at.get("uncMs", 1000), _ms(at["aws"]) - wall + at.get("uncMs", 1000)]
         elif date is not None:

@@ -162,5 +162,6 @@ def milli(value: int) -> str:
 
 def ms(ns: int) -> str:
     """Nanoseconds as milliseconds, cut to one decimal."""
-    sign, ns = ("-", -ns) if ns < 0 else ("", ns)
-    return f"{sign}{ns // 1_000_000}.{ns % 1_000_000 // 100_000}"
+    tenths_of_ms = abs(ns) // 100_000
+    sign = "-" if ns < 0 and tenths_of_ms else ""  # no one has measured a negative zero
+    return f"{sign}{tenths_of_ms // 10}.{tenths_of_ms % 10}"

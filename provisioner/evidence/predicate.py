@@ -96,6 +96,7 @@ PREDICATE_SHAPE = shape(
     {
         "schemaMinor": COUNT,
         "simulated": FLAG,
+        "rendererVersion": COUNT,
         "producer": shape({"name": TEXT, "version": TEXT}, {"sourceCommit": TEXT, "pythonVersion": TEXT, "lockSha256": SHA256}),
         "run": RUN,
         "instances": array(INSTANCE),

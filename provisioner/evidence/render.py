@@ -17,6 +17,10 @@ from typing import Any
 from provisioner.evidence import canonical, measured, words
 from provisioner.model import Json
 
+VERSION = 1
+"""Signed with the statement. Whoever changes a byte of the page for the same inputs adds one here (a test keeps pages),
+so that a page made by another version is left to that version and not called forged."""
+
 RESULTS_LIMIT = 16 << 20
 REPORT_LIMIT = 4 << 20
 ROWS = 60

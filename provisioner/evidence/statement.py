@@ -19,9 +19,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cost import Line, intervals, meter
+from provisioner.evidence import render
 from provisioner.evidence.canonical import Malformed, dumps, milliseconds, parse
 from provisioner.evidence.findings import Findings, examine
-from provisioner.evidence.history import MACHINE, Ask, History, Nonsense, Thing, provider_date, read
+from provisioner.evidence.history import MACHINE, Ask, History, Nonsense, Thing, read
 from provisioner.evidence.messages import problem
 from provisioner.journal import Entry
 from provisioner.model import Json
@@ -51,6 +52,7 @@ def build(
         "schemaMinor": SCHEMA_MINOR,
         "simulated": findings.simulated,
         "producer": dict(producer),
+        "rendererVersion": render.VERSION,
         "run": _run(history),
         "instances": [_instance(history, ask, thing) for ask, thing in _machines(history)],
         "resources": [_resource(history, findings, thing) for thing in history.things.values()]
@@ -312,7 +314,7 @@ def _anchor(history: History, ask: Ask) -> dict[str, Json] | None:
     if len(head) != 32 or not set(head) <= set("0123456789abcdef"):
         return None
     made: dict[str, Json] = {"kind": "client-token", "headPrefix": head, "journalSeq": ask.seq}
-    if ask.answer_entry is not None and provider_date(ask.answer_entry) is not None:
+    if ask.answer_entry is not None and history.date(ask.answer_entry) is not None:
         made |= history.moment(ask.answer_entry).fields("at")
     if "run" in (said := _request(ask, "run")):
         made["requestId"] = said["run"]

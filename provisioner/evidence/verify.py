@@ -24,7 +24,7 @@ from provisioner.evidence.canonical import Malformed, loads
 from provisioner.evidence.compare import different, record_of
 from provisioner.evidence.files import NAME, Folder, Unreadable
 from provisioner.evidence.findings import examine
-from provisioner.evidence.history import Nonsense, provider_date, read
+from provisioner.evidence.history import FOREIGN, Nonsense, provider_date, read
 from provisioner.evidence.messages import UNREADABLE, UNTRUSTED, Problem, problem, shown
 from provisioner.evidence.predicate import STATEMENT, opened
 from provisioner.evidence.schema import first_error
@@ -35,6 +35,7 @@ from provisioner.model import Json
 TIERS = ("client", "identified", "recorded", "corroborated", "billed")
 LAYERS = ("files", "signature", "schema", "digests", "journal", "statement", "anchors", "cost", "rendering")
 OWN = frozenset({"statement.dsse.json", "signer.pub.json", "report.md"})
+NOT_DERIVED = frozenset({"cost", "schemaMinor", "rendererVersion"})
 SKEW_MS = 2000
 """Two front ends of one provider may be a second apart, and their dates are whole seconds."""
 
@@ -252,6 +253,8 @@ def _journal(work: _Work) -> None:
 def _backwards(entries: tuple[Entry, ...]) -> Problem | None:
     """Answers whose own dates run backwards. A fact may be old news; the date of an answer may not."""
     latest: int | None = None
+    if entries[0]["body"].get("provider") in FOREIGN:
+        return None  # the clock of a lent machine may be set by its owner at any time
     for entry in entries:
         dated = "providerDate" in entry["body"] and entry["kind"] in ("done", "sweep")
         date = provider_date(entry) if dated else None
@@ -278,8 +281,8 @@ def _statement(work: _Work) -> None:
         raise _Skipped("the results that the statement counts are not there, or were changed")
     work.rebuilt = build(entries, files, producer=predicate["producer"], results=results)
     later = predicate["schemaMinor"] > SCHEMA_MINOR
-    rebuilt = {k: v for k, v in work.rebuilt["predicate"].items() if k not in ("cost", "schemaMinor")}
-    stated = {k: v for k, v in predicate.items() if k not in ("cost", "schemaMinor")}
+    rebuilt = {k: v for k, v in work.rebuilt["predicate"].items() if k not in NOT_DERIVED}
+    stated = {k: v for k, v in predicate.items() if k not in NOT_DERIVED}
     if later:
         stated["limits"] = [code for code in stated["limits"] if code in rebuilt["limits"]]  # more of them claim less
     first = different(stated, rebuilt, later=later)
@@ -319,6 +322,8 @@ def _rendering(work: _Work) -> None:
         raise _Skipped("there is no report.md")
     if work.statement["predicate"]["schemaMinor"] > SCHEMA_MINOR:
         raise _Skipped("a later version rendered it")
+    if work.statement["predicate"]["rendererVersion"] != render.VERSION:
+        raise _Skipped("another version rendered it: read the statement, not the report")
     given = work.folder.read("report.md", render.REPORT_LIMIT)
     if work.results is None and "results.json" in [s["name"] for s in work.statement["subject"]]:
         raise _Skipped("the results that it shows are not there, or were changed")

@@ -111,4 +111,4 @@ def _cost(predicate: Predicate) -> str:
 
 
 def evaluated(value: Json) -> str:
-    return f"{value['ok']} of {value['promptsTotal']} cases correct." if value else ""
+    return f"{value['ok']} of {value['promptsTotal']} answers correct." if value else ""

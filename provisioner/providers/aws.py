@@ -43,6 +43,7 @@ class AwsProvider:
         self.region = region
         self.traits = Traits(
             settle_s=REHEARSED_SETTLE_S if endpoint else SETTLE_S,
+            second_look_s=1.0 if endpoint else 2.0,
             powers_itself_off=True,  # because every launch asks for terminate on shutdown
             simulated=endpoint is not None,
         )

@@ -164,7 +164,8 @@ class SimProvider:
             thing = world.things[resource.id]
             if self.clock.now() < thing.listed_at:
                 return {}  # NotFound, which every cloud's `remove` takes for success
-            users = [t for t in world.things.values() if t.lease == thing.lease and t.kind == "instance" and self._as(t).phase is not Phase.GONE]
+            machines = [t for t in world.things.values() if t.lease == thing.lease and t.kind == "instance"]
+            users = [t for t in machines if self._as(t).phase is not Phase.GONE]
             if thing.kind != "instance" and users:
                 raise ProviderError("still in use", provider_code="DependencyViolation")
             self._end(world, thing)

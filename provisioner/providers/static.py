@@ -315,6 +315,11 @@ class StaticProvider:
         return result.exit, result.stdout, clean(result.stderr, limit=300)
 
 
+def known_host_key(address: str, port: int = 22, user: str = "") -> str:
+    """The host key that the user's `known_hosts` has, or RefusedError that shows the one seen and how to accept it."""
+    return cast(str, import_module("provisioner.remote.known").host_key_or_refuse(address, port, user=user))
+
+
 def _unmet(need: Requirements, names: Sequence[str], memory: Sequence[int], vcpus: int) -> str:
     if not vcpus:
         return "it does not say how many processors it has"

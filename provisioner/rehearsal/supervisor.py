@@ -54,6 +54,7 @@ class Hosts:
             "user_data_b64": user_data_b64,
             "gpus": gpus(instance, type),
             "faults": dict(faults),
+            "disk_gib": disk_gib,
         }
         # Nothing of the caller's environment belongs on a rented machine: no AWS keys, no tokens.
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 from pathlib import Path
 
-from provisioner.errors import HostKeyError, RefusedError
+from provisioner.errors import HostError, HostKeyError, RefusedError
 from provisioner.remote import keys
 from provisioner.remote.link import Route, direct, scan
 
@@ -62,16 +62,21 @@ def scan_host_key(host: str, port: int = 22, *, route: Route = direct) -> str:
     return scan(host, port, route=route)
 
 
-def host_key_or_refuse(host: str, port: int = 22, *, user: str, path: Path | None = None, route: Route = direct) -> str:
+def host_key_or_refuse(host: str, port: int = 22, *, user: str = "", path: Path | None = None, route: Route = direct) -> str:
     """The known key, or RefusedError that shows the one seen and the exact command that accepts it."""
     known = known_host_key(host, port, path)
     if known is not None:
         return known
-    seen = scan_host_key(host, port, route=route)
+    what = f"the host key of {host} port {port} is not known"
+    try:
+        seen = scan_host_key(host, port, route=route)
+    except HostError as e:
+        raise RefusedError(f"{what}, and the machine does not show one", why=e.why, next=e.next) from e
+    login = f"{user}@{host}" if user else host
     raise RefusedError(
-        f"the host key of {host} is not known",
+        what,
         why=f"it shows {keys.fingerprint(seen)} ({keys.key_type(seen)}), which anybody in between could show as well",
-        next=f"ssh -p {port} {user}@{host} true, answer yes if that fingerprint is the machine's own, and run this again",
+        next=f"if that is the machine's own: ssh -p {port} {login} true, answer yes, and run this again; or --host-key '{seen}'",
     )
 
 

@@ -40,8 +40,25 @@ def report_text(records: Sequence[Record]) -> str:
 
 
 def results_text(results: dict[str, Any]) -> str:
-    """What was measured, at the end of a run."""
-    return "\n".join(_measured(results)).rstrip()
+    """What was measured, on one screen at the end of a run; `gpulease report` has the rest."""
+    seen = measured.vantages(results)
+    names = [words.text(name) for name, _ in seen]
+    each = {(tag, vantage): f"{right} of {scored}" for tag, vantage, scored, right, *_ in measured.answers(results)}
+    tags = list(dict.fromkeys(tag for tag, _ in each))
+    blocks = titled(
+        "answers", table(("tag", *(f"{n}: correct" for n in names)), ([t, *(each.get((t, n), "") for n, _ in seen)] for t in tags))
+    )
+    times = [{row[0]: row[1:] for row in measured.times(stats)} for _, stats in seen]
+    heads = [f"{n} p{p}" for n in names for p in measured.PERCENTILES]
+    rows = [[name, *(cell for by_name in times for cell in by_name.get(name, ()))] for name in measured.TIMES.values()]
+    # A column in which nothing could be measured says nothing here; `report` gives the reason.
+    kept = [i for i in range(len(heads)) if any(len(row) > i + 1 and row[i + 1] != measured.DASH for row in rows)]
+    blocks += titled(
+        "latency in ms",
+        table(("", *(heads[i] for i in kept)), ([row[0], *(row[i + 1] for i in kept)] for row in rows if len(row) > len(heads))),
+    )
+    blocks += titled("thresholds", table(("threshold", "limit", "measured", "kept"), measured.thresholds(results)))
+    return "\n".join(blocks).rstrip()
 
 
 def _measured(results: dict[str, Any]) -> list[str]:

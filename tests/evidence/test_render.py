@@ -104,7 +104,12 @@ def test_results_of_any_shape_leave_holes_and_never_fall_over(results: bytes) ->
 
 
 def test_percentages_are_cut_and_bounds_are_rounded_outwards() -> None:
-    assert measured.tenths(999) == "99.9" and measured.ms(81_999_999) == "81.9" and measured.ms(-1_500_000) == "-1.5"
+    assert (
+        measured.tenths(999) == "99.9"
+        and measured.ms(81_999_999) == "81.9"
+        and measured.ms(-1_500_000) == "-1.5"
+        and measured.ms(-1) == "0.0"
+    )
     assert (words.usd(529_999, up=False), words.usd(529_999)) == ("0.52", "0.53")
     assert (words.usd(0), words.usd(1), words.usd(9_999, up=False), words.usd(10_000)) == ("0.00", "0.000001", "0.009999", "0.01")
     assert (words.span(0), words.span(59), words.span(2387), words.span(7200)) == ("0 s", "59 s", "39 min 47 s", "2 h")

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from provisioner.evidence import chain, limits, predicate, schema, statement
-from provisioner.evidence.canonical import dumps
+from provisioner.evidence.canonical import Malformed, dumps, loads
+from provisioner.evidence.compare import different
 from provisioner.evidence.history import Nonsense
 from tests.evidence import journals
 from tests.evidence.bundles import state
@@ -365,3 +366,28 @@ def test_a_group_left_behind_is_not_clean_however_often_the_verdict_says_release
     tape.sweep({"security-group": 1})
     p = said(tape.verdict("released"))
     assert not p["clean"] and {r["id"]: r["final"] for r in p["resources"]}[SG] == "present"
+
+
+@pytest.mark.parametrize("verdict", ["leaving", "held", "unproven"])
+def test_only_a_verdict_of_released_can_be_clean_whatever_was_seen(verdict: str) -> None:
+    assert not said(Tape().genesis().launch().run().release().quiet().verdict(verdict))["clean"]
+
+
+def test_a_rebuilt_journal_is_not_clean_even_when_it_says_released() -> None:
+    tape = Tape()
+    tape.add("genesis", lease=journals.LEASE, provider="aws", settings={"region": REGION}, rebuilt=True)
+    tape.observe("instance", INST, "gone", "terminated")
+    assert not said(tape.quiet().verdict())["clean"]
+
+
+def test_results_with_two_meanings_are_not_counted() -> None:
+    twice = b'{"scores":[],"scores":[{"ok":true}]}'
+    with pytest.raises(Nonsense) as caught:
+        statement.build(Tape().genesis().entries, {"results.json": hashlib.sha256(twice).hexdigest()}, producer=PRODUCER, results=twice)
+    assert "a key is given twice" in caught.value.problem.message
+
+
+def test_true_and_one_are_two_claims_and_deep_nesting_is_none() -> None:
+    assert different({"clean": 1}, {"clean": True}) == (("clean",), 1, True)
+    with pytest.raises(Malformed, match="nested too deeply"):
+        loads(b"[" * 60 + b"]" * 60)

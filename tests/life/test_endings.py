@@ -10,7 +10,10 @@ import pytest
 from provisioner.errors import Exit
 from tests.life.conftest import Bench
 
-STAGES = ["launch", "connect", "verify", "serve", "tunnel", "eval", "keep"]
+STAGES = [
+    pytest.param(stage, marks=() if stage == "eval" else pytest.mark.slow)
+    for stage in ("launch", "connect", "verify", "serve", "tunnel", "eval", "keep")
+]
 
 
 def reach(bench: Bench, stage: str) -> None:
@@ -39,6 +42,7 @@ def test_kill_9_is_answered_by_the_watchdog(stage: str, bench: Bench) -> None:
     assert bench.verify() == 0
 
 
+@pytest.mark.slow
 def test_kill_9_of_run_and_watchdog_is_answered_by_release(bench: Bench) -> None:
     reach(bench, "eval")
     pid = int(next(b["detail"] for b in bench.entries("guard") if b["guard"] == "watchdog").removeprefix("pid "))

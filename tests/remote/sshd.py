@@ -7,6 +7,7 @@ import contextlib
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -34,6 +35,9 @@ class Sshd:
     home: Path
     user: str = field(default_factory=getpass.getuser)
     seen: list[int] = field(default_factory=list)  # SSH message numbers received, in order (in-process server only)
+    deaf: bool = False  # leave keepalives unanswered (in-process server only)
+    running: list[subprocess.Popen[bytes]] = field(default_factory=list, repr=False)
+    signals: int = 0  # commands that the client asked to have ended (in-process server only)
     log: Path | None = None
     transports: list[paramiko.Transport] = field(default_factory=list, repr=False)
 
@@ -66,7 +70,11 @@ def in_process(folder: Path, *, key: paramiko.PKey | None = None, client: KeyPai
     class Recorder(Packetizer):
         def read_message(self) -> Any:
             kind, message = super().read_message()
+            while kind == 80 and sshd.deaf:
+                kind, message = super().read_message()
             sshd.seen.append(kind)
+            if kind == 98 and b"signal" in message.asbytes():
+                sshd.signals += 1
             return kind, message
 
     def serve() -> None:
@@ -90,6 +98,10 @@ def in_process(folder: Path, *, key: paramiko.PKey | None = None, client: KeyPai
         listener.close()
         for transport in transports:
             transport.close()
+        for process in sshd.running:
+            if process.returncode is None:  # what a test gave up on
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 class _Server(paramiko.ServerInterface):
@@ -107,7 +119,7 @@ class _Server(paramiko.ServerInterface):
         return paramiko.OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        threading.Thread(target=_execute, args=(channel, command, self.sshd.home), daemon=True).start()
+        threading.Thread(target=_execute, args=(channel, command, self.sshd), daemon=True).start()
         return True
 
     def check_channel_direct_tcpip_request(self, chanid: int, origin: Any, destination: Any) -> int:
@@ -121,7 +133,8 @@ class _Server(paramiko.ServerInterface):
     transport: Any = None
 
 
-def _execute(channel: paramiko.Channel, command: bytes, home: Path) -> None:
+def _execute(channel: paramiko.Channel, command: bytes, sshd: Sshd) -> None:
+    home = sshd.home
     env = {**os.environ, "HOME": str(home), "PATH": f"{home}/bin:{os.environ['PATH']}"}
     process = subprocess.Popen(
         ["sh", "-c", command],
@@ -132,6 +145,7 @@ def _execute(channel: paramiko.Channel, command: bytes, home: Path) -> None:
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
+    sshd.running.append(process)
 
     def take() -> None:
         with contextlib.suppress(OSError, EOFError):

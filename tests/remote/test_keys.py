@@ -90,8 +90,10 @@ def test_an_unknown_key_is_shown_and_not_used(tmp_path: Path) -> None:
         assert scan_host_key("127.0.0.1", sshd.port) == sshd.host_key
         with pytest.raises(RefusedError) as e:
             host_key_or_refuse("127.0.0.1", sshd.port, user="me", path=tmp_path / "none")
-        assert keys.fingerprint(sshd.host_key) in e.value.why and e.value.next.startswith(f"ssh -p {sshd.port} me@127.0.0.1")
+        assert keys.fingerprint(sshd.host_key) in e.value.why and f"ssh -p {sshd.port} me@127.0.0.1 true" in e.value.next
         (tmp_path / "known").write_text(f"[127.0.0.1]:{sshd.port} {sshd.host_key}\n")
         assert host_key_or_refuse("127.0.0.1", sshd.port, user="me", path=tmp_path / "known") == sshd.host_key
+        with pytest.raises(RefusedError, match="does not show one"):
+            host_key_or_refuse("127.0.0.1", 1, path=tmp_path / "none")
         assert known_host_key("elsewhere", 22, tmp_path / "known") is None
         assert sshd.auth_messages == 0

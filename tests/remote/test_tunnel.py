@@ -73,7 +73,7 @@ def test_after_close_nothing_listens_and_no_connection_is_left(sshd: Sshd, serve
         time.sleep(0.05)
         began = time.monotonic()
         way.close()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < tunnel.CLOSE_S + 5
         assert refused(port) and listening(port) == []
         idle.settimeout(8)
         assert idle.recv(1) == b""
@@ -106,13 +106,13 @@ def test_a_server_that_dribbles_its_answer_is_not_alive(small: Sshd) -> None:
         with contextlib.suppress(OSError):
             while True:
                 sock.sendall(b"H")
-                time.sleep(0.02)
+                time.sleep(0.1)
 
     threading.Thread(target=dribble, daemon=True).start()
     with tunnel.open(*small.args, **small.keys, remote_port=listener.getsockname()[1]) as way:
         began = time.monotonic()
         assert not way.alive("/health", timeout=0.3)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
     listener.close()
 
 
@@ -130,7 +130,7 @@ def test_a_half_open_tunnel_is_noticed_and_closes_in_time(small: Sshd, server: i
         cable.cut.set()
         assert not way.alive(timeout=0.3)
         began = time.monotonic()
-    assert time.monotonic() - began < 3 and refused(port)
+    assert time.monotonic() - began < tunnel.CLOSE_S + 5 and refused(port)
     cable.close()
 
 
@@ -150,6 +150,7 @@ def test_only_the_given_key_is_offered(tmp_path: Path, server: int, monkeypatch:
         keys.make_pair(tmp_path / ".ssh", name)
     (tmp_path / ".ssh/config").write_text("Host *\n  User somebody\n  Compression yes\n")
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(paramiko, "Agent", lambda: pytest.fail("the agent was asked"))
     with in_process(tmp_path / "sshd") as sshd, tunnel.open(*sshd.args, **sshd.keys, remote_port=server) as way:
         assert len(way._forwarder.ssh_pkeys) == 1 and way._forwarder.ssh_username == sshd.user
         assert sshd.seen.count(50) == 1 and not way._forwarder.compression
@@ -158,7 +159,7 @@ def test_only_the_given_key_is_offered(tmp_path: Path, server: int, monkeypatch:
 
 def test_the_connection_carries_a_session_and_no_socket_waits_to_send(real: Sshd, server: int) -> None:
     with tunnel.open(*real.args, **real.keys, remote_port=server) as way:
-        assert not way._session.closed and not way._session.exit_status_ready()
+        assert way.alive() and not way._session.status_event.wait(0.2) and not way._session.closed
         for sock in (way._link.transport.sock, way._forwarder.listeners[0].socket):
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.errors import NotCreated, ProviderError, RefusedError
-from provisioner.model import LaunchSpec, Phase, Requirements, Resource
+from provisioner.errors import HostError, NotCreated, ProviderError, RefusedError
+from provisioner.model import LaunchSpec, Phase, Requirements, Resource, Result
 from provisioner.providers import connect
 from provisioner.providers.conformance import *  # noqa: F403
-from provisioner.providers.static import StaticProvider
+from provisioner.providers.static import StaticProvider, known_host_key
 from tests.remote.sshd import Sshd, in_process
 
 ONE, TWO = "r-20261121t140210z-0000000a", "r-20261121t140210z-0000000b"
@@ -229,6 +229,40 @@ def test_an_answer_that_is_not_whole_is_not_a_list(provider: StaticProvider, ssh
         (sshd.home / "bin/date").unlink()
 
 
+class Wire:
+    """A login whose one command ends as told."""
+
+    name = "me@box"
+
+    def __init__(self, end: Result | HostError) -> None:
+        self.end = end
+
+    @contextlib.contextmanager
+    def __call__(self, *where: object, **how: object) -> Iterator[Wire]:
+        yield self
+
+    def run(self, script: str, **how: object) -> Result:
+        if isinstance(self.end, HostError):
+            raise self.end
+        return self.end
+
+
+def test_a_lock_whose_answer_was_lost_may_have_been_made(provider: StaticProvider, spec: LaunchSpec) -> None:
+    cut = StaticProvider(provider.host, 22, provider.identity, provider.host_key, login=Wire(HostError("connection lost")))
+    with pytest.raises(ProviderError, match="connection lost") as e:
+        take(cut, spec)
+    assert not isinstance(e.value, NotCreated)
+
+
+@pytest.mark.parametrize(
+    "said", ["", "date 2026-11-21T14:02:10Z\n", f"lock {ONE} t\nend\n...\n", "end of story\n", f"lock {ONE} t t\nend\n", "welcome!\nend\n"]
+)
+def test_a_list_that_is_cut_or_strange_is_not_a_list(provider: StaticProvider, said: str) -> None:
+    odd = StaticProvider(provider.host, 22, provider.identity, provider.host_key, login=Wire(Result(0, said, "", 0.0)))
+    with pytest.raises(ProviderError):
+        odd.inventory(ONE)
+
+
 def test_a_machine_that_is_another_one_creates_nothing_and_proves_nothing(
     provider: StaticProvider, spec: LaunchSpec, sshd: Sshd, base: Path
 ) -> None:
@@ -279,3 +313,13 @@ def test_a_host_that_could_be_more_than_a_host_is_refused(provider: StaticProvid
 def test_without_a_host_key_there_is_no_provider(provider: StaticProvider, key: str) -> None:
     with pytest.raises(RefusedError, match="host key"):
         StaticProvider(provider.host, 22, provider.identity, key)
+
+
+def test_the_users_known_hosts_is_asked_and_an_unknown_host_is_shown(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(RefusedError, match="is not known") as e:
+        known_host_key("127.0.0.1", sshd.port, "me")
+    assert "SHA256:" in e.value.why and sshd.host_key in e.value.next
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/known_hosts").write_text(f"[127.0.0.1]:{sshd.port} {sshd.host_key}\n")
+    assert known_host_key("127.0.0.1", sshd.port) == sshd.host_key
