@@ -2,7 +2,7 @@
 
     python benchmarks/tunnel.py [--requests 200] [--streams 1,16,64] [--bare]
 
-Starts a small streaming server (first event after 20 ms, 16 events 10 ms apart) and a real OpenSSH sshd on loopback,
+Starts a small streaming server (first event after 20 ms, 8 events 10 ms apart) and a real OpenSSH sshd on loopback,
 and asks by a plain socket, with one connection per request and with one connection kept. Each event carries the
 server's clock, so a figure is lateness on one machine: when the client had the event minus when the server wrote it.
 "start" is the whole way from the send of the request to the first event, less the server's 20 ms. Server, tunnel and
@@ -35,7 +35,7 @@ from provisioner.remote import tunnel
 from tests.remote.sse import streaming
 from tests.remote.sshd import SSHD, Sshd, openssh
 
-FIRST_NS, EVENTS = 20_000_000, 16
+FIRST_NS, EVENTS = 20_000_000, 8
 CONTEXT = multiprocessing.get_context("spawn")
 Sample = tuple[int, list[int], list[int]]  # start, lateness of each event, gaps between events
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import cost
 from provisioner import __version__, ledger, providers
 from provisioner.errors import Exit, GpuleaseError, MissedThreshold, NotCreated, RefusedError
 from provisioner.journal import Entry, Journal
-from provisioner.lease import PATIENCE_S, holdings, release
+from provisioner.lease import PATIENCE_S, Holdings, holdings, release
 from provisioner.ledger import LeaseFolder
 from provisioner.model import Clock, Outcome, Phase, Provider, Verdict
 from provisioner.scope import Cancelled, SystemClock
@@ -40,8 +40,7 @@ def let_go(
 ) -> Verdict:
     """Release a lease whose owner is gone, and seal it. Closes the journal."""
     with journal:
-        card = folder.card()
-        provider = provider or providers.connect(card["provider"], card["settings"])
+        provider = provider or _reached(folder, journal.entries)
         if provider.traits.simulated:
             patience = min(patience, SIMULATED_PATIENCE_S)  # a simulated cloud that does not answer has ended, and nothing in it is real
         verdict = release(folder.id, provider, journal, clock or SystemClock(), patience=patience, tell=tell)
@@ -49,9 +48,17 @@ def let_go(
         return verdict
 
 
+def _reached(folder: LeaseFolder, entries: Sequence[Entry]) -> Provider:
+    """The lease's cloud, as the journal's first line says, which nobody can have changed; else as the card does."""
+    genesis: dict[str, Any] = next((e["body"] for e in entries if e["kind"] == "genesis"), {})
+    said = genesis if "provider" in genesis and "settings" in genesis else folder.card()
+    return providers.connect(said["provider"], said["settings"])
+
+
 def ended_by(entries: Sequence[Entry]) -> Outcome:
     """How a recovered lease had ended: by us, or by a guard on the machine before we came."""
-    if not holdings(list(entries)).asked:
+    held = holdings(list(entries))
+    if not held.asked and not held.resources:
         return Outcome.NEVER_LAUNCHED
     reasons = [
         str(e["body"]["facts"].get("stateReason", "")) for e in entries if e["kind"] == "observe" and e["body"]["class"] == "instance"
@@ -72,6 +79,11 @@ def outcome_of(error: BaseException | None, entries: Sequence[Entry]) -> Outcome
             return Outcome.INTERRUPTED
         case _:
             return Outcome.FAILED
+
+
+def worst(verdicts: Collection[Verdict | None]) -> Exit:
+    """The exit code of several leases: what is seen to cost first, then what nobody could see, then what is on its way."""
+    return next((MONEY[verdict] for verdict in (Verdict.HELD, Verdict.UNPROVEN, Verdict.LEAVING) if verdict in verdicts), Exit.OK)
 
 
 def exit_code(verdict: Verdict, error: BaseException | None, journal: Journal) -> Exit:
@@ -106,6 +118,14 @@ SPENT_SECRETS = ("api.key", "keys/client_ed25519", "keys/host_ed25519")
 
 def conclude(folder: LeaseFolder, journal: Journal, outcome: Outcome, code: Exit) -> Sealed:
     """Outcome, seal and proof. Whatever goes wrong here is told, not raised: everything that costs money is behind us."""
+    try:
+        return _seal(folder, journal, outcome, code)
+    except Exception as e:
+        # The program ends here, and its exit code speaks of money: no paper may take its place.
+        return Sealed(None, e.what if isinstance(e, GpuleaseError) else f"{type(e).__name__}: {e}")
+
+
+def _seal(folder: LeaseFolder, journal: Journal, outcome: Outcome, code: Exit) -> Sealed:
     from provisioner.evidence.bundle import COVERED
 
     files = {name: (folder.path / name).read_bytes() for name in COVERED if (folder.path / name).is_file()}
@@ -114,13 +134,11 @@ def conclude(folder: LeaseFolder, journal: Journal, outcome: Outcome, code: Exit
         for name in SPENT_SECRETS:  # they open nothing any more; what is not kept cannot leak
             with contextlib.suppress(OSError):
                 (folder.path / name).unlink(missing_ok=True)
-    journal.note("seal", {"files": {name: sha256(data) for name, data in files.items()}, "spend": spent(journal.entries).record()})
+    costs = spent(journal.entries)
+    journal.note("seal", {"files": {name: sha256(data) for name, data in files.items()}, "spend": costs and costs.record()})
     if journal.unwritten is not None:
         return Sealed(None, f"the journal could not be written: {journal.unwritten}")
-    try:
-        return Sealed(prove(folder))
-    except (GpuleaseError, OSError, ValueError) as e:
-        return Sealed(None, getattr(e, "what", str(e)))
+    return Sealed(prove(folder))
 
 
 def prove(folder: LeaseFolder) -> Path:
@@ -131,32 +149,45 @@ def prove(folder: LeaseFolder) -> Path:
     return folder.evidence
 
 
-def spent(entries: Sequence[Entry], now: float | None = None) -> cost.Spend:
-    """What a lease has cost, from its journal alone."""
-    return cost.spent(entries, int((time.time() if now is None else now) * 1000))
+def spent(entries: Sequence[Entry], now: float | None = None) -> cost.Spend | None:
+    """What a lease has cost, from its journal alone; None when the journal holds no price for what it shows."""
+    if not touched(holdings(list(entries))):
+        return cost.Spend(0, 0, 0, False)
+    try:
+        return cost.spent(entries, int((time.time() if now is None else now) * 1000))
+    except (LookupError, ValueError, TypeError):
+        return None  # no quote, another type than the one that was priced, or a time from the provider that is none
 
 
-def hourly(entries: Sequence[Entry]) -> int:
-    """What it costs per hour while it runs, in micro-dollars."""
+def touched(held: Holdings) -> bool:
+    """May there ever have been anything of this lease?"""
+    return held.asked or held.rebuilt or bool(held.resources)
+
+
+def hourly(entries: Sequence[Entry]) -> int | None:
+    """What it costs per hour while it runs, in micro-dollars; None when the journal does not say."""
     genesis: dict[str, Any] = next((e["body"] for e in entries if e["kind"] == "genesis"), {})
-    return sum(int(line["microUsdPerHour"]) for line in genesis.get("quote", {}).get("lines", []))
+    lines = genesis.get("quote", {}).get("lines", [])
+    return sum(int(line["microUsdPerHour"]) for line in lines) if lines else None
 
 
 def now_line(entries: Sequence[Entry]) -> str:
     """What it costs right now, as the journal knows it. The last line of every error after a lease is open."""
     held = holdings(list(entries))
-    costs = spent(entries)
-    sofar = f"spent {cost.show(costs.best)}" + (f" (at most {cost.show(costs.hi)})" if costs.hi != costs.best else "")
-    rate = cost.show_per_hour(hourly(entries))
+    costs, hour = spent(entries), hourly(entries)
+    sofar = "what was spent cannot be told: no price for it is known"
+    if costs is not None:
+        sofar = f"spent {cost.show(costs.best)}" + (f" (at most {cost.show(costs.hi)})" if costs.hi != costs.best else "")
+    rate = "at a price that is not known" if hour is None else cost.show_per_hour(hour)
     match held.verdict:
-        case Verdict.RELEASED if not held.asked:
+        case Verdict.RELEASED if not touched(held):
             return "nothing was rented, nothing was spent"
         case Verdict.RELEASED:
             when = next((e["at"]["wall"][11:19] for e in reversed(entries) if e["kind"] == "verdict"), "")
             return f"nothing is running; everything seen gone {when} UTC; {sofar}"
         case Verdict.LEAVING:
             return f"asked to go, no longer billed, not yet seen gone; {sofar}"
-        case _ if not held.asked:
+        case _ if not touched(held):
             return "nothing was rented, nothing was spent"
         case _:
             return f"assume it is running: {rate}, {sofar}"

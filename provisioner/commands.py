@@ -45,7 +45,7 @@ def run_profile(target: Target, *, ask: Callable[[str], bool] | None) -> Coded:
         folder = ledger.create(card)
 
         def watch(journal: Any) -> None:
-            story.spent = lambda: cost.show(closing.spent(journal.entries).best) if journal.entries else ""
+            story.spent = lambda: cost.show(costs.best) if (costs := closing.spent(journal.entries)) else ""
 
         ended = run(
             made, ready.provider, folder, scope, story.tell, access=access, keep_s=target.keep_s, progress=story.progress, watch=watch
@@ -63,7 +63,7 @@ def _run_record(ended: Any, simulated: bool) -> dict[str, Any]:
         "exit": int(ended.exit),
         "error": None if error is None else _error_record(error),
         "now": ended.now,
-        "spend": ended.spend.record(),
+        "spend": ended.spend.record() if ended.spend else None,
         "results": ended.results,
         "evidence": str(ended.sealed.evidence) if ended.sealed.evidence else None,
         "noEvidenceWhy": ended.sealed.why_not or None,
@@ -98,13 +98,18 @@ def _run_text(ended: Any, simulated: bool) -> str:
             line
             for line in (
                 f"verdict   {ended.verdict}: {ended.now}",
-                f"cost      {cost.show(ended.spend.best)} ({cost.show(ended.spend.lo)} to {cost.show(ended.spend.hi)}, public list price)"
-                + (", SIMULATED" if simulated else ""),
+                f"cost      {_cost_text(ended.spend)}" + (", SIMULATED" if simulated else ""),
                 f"proof     {ended.sealed.evidence}" if ended.sealed.evidence else f"no proof  {ended.sealed.why_not}",
             )
         )
     )
     return "\n\n".join(parts)
+
+
+def _cost_text(spend: cost.Spend | None) -> str:
+    if spend is None:
+        return "cannot be told: no price is known for what was there"
+    return f"{cost.show(spend.best)} ({cost.show(spend.lo)} to {cost.show(spend.hi)}, public list price)"
 
 
 def list_table(every: bool) -> Answer:
@@ -132,13 +137,13 @@ def list_table(every: bool) -> Answer:
                 "simulated": bool(genesis.get("simulated")),
                 "deadline": genesis.get("deadline"),
                 "verdict": str(stands.held.verdict) if stands.held.verdict else None,
-                "spentBestMicroUsd": spent.best,
-                "spentHiMicroUsd": spent.hi,
+                "spentBestMicroUsd": spent.best if spent else None,
+                "spentHiMicroUsd": spent.hi if spent else None,
                 "broken": stands.broken or None,
             }
         )
         what = genesis.get("offer", {}).get("type", "?") + (" SIMULATED" if genesis.get("simulated") else "")
-        rows.append([folder.id, state, what, (genesis.get("deadline") or "?")[:16].replace("T", " "), cost.show(spent.best)])
+        rows.append([folder.id, state, what, (genesis.get("deadline") or "?")[:16].replace("T", " "), cost.show(spent.best) if spent else "?"])
     text = (
         table(rows, ("lease", "state", "machine", "deadline (UTC)", "spent"))
         if rows
@@ -159,7 +164,7 @@ def release_lease(name: str, patience: float) -> Coded:
         verdict = closing.let_go(folder, journal, patience=patience, tell=lambda text: story.tell("release", text))
     entries = ledger.standing(folder).entries
     now = closing.now_line(entries)
-    code = closing.MONEY.get(verdict, Exit.OK)
+    code = closing.exit_code(verdict, None, journal)
     record = {
         "schema": "gpulease/release/1",
         "lease": folder.id,
@@ -189,7 +194,7 @@ def reap_leases(names: list[str], go: bool, region: str | None, aws_profile: str
     text = table(rows, ("lease", "state", "deadline (UTC)", "resources", "")) if rows else f"nothing of gpulease's in {settings['region']}"
     if not go and any(f.due for f in found):
         text += "\n\nnothing was touched; `gpulease reap --go` lets go of what is overdue"
-    code = max((int(closing.MONEY[f.verdict]) for f in found if f.verdict in closing.MONEY), default=0)
+    code = int(closing.worst([f.verdict for f in found]))
     record = {"schema": "gpulease/reap/1", "region": settings["region"], "went": go, "leases": [f.record() for f in found], "exit": code}
     return code, record, text
 
@@ -326,7 +331,7 @@ def show_logs(name: str | None, lines: int) -> str:
 def serve_rehearsal(port: int, faults: str | None, idle_exit: int) -> int:
     from provisioner.rehearsal import serve
 
-    argv = ["--state", str(rehearsal_folder()), "--port", str(port), "--idle-exit", str(idle_exit)]
+    argv = ["--state", str(rehearsal_folder()), "--port", str(port), "--idle-exit", str(idle_exit or "inf")]
     return serve.main(argv + (["--faults", faults] if faults else []))
 
 

@@ -41,6 +41,7 @@ FIELDS = {"at", "body", "kind", "prev", "seq", "v"}
 GENESIS = "0" * 64
 LINE_LIMIT = 16 << 10
 TEXT_LIMIT = 2000
+BONE_LIMIT = 200
 BALLAST = 64 << 10
 LOCK_TRIES = 6
 
@@ -110,6 +111,8 @@ class Journal:
         try:
             self._check_owner()
             self._lock(wait)
+            if not os.path.samestat(os.fstat(self._fd), os.stat(path)):
+                raise self._busy()  # somebody began this journal anew while we waited for the old one's lock
             was = read(path)
             os.ftruncate(self._fd, was.sound)
             os.lseek(self._fd, was.sound, os.SEEK_SET)
@@ -145,18 +148,29 @@ class Journal:
     def note(self, kind: str, body: dict[str, Json]) -> Entry:
         """`append` for the way out: what cannot be written is kept in memory, and `unwritten` says why."""
         try:
-            return self.append(kind, body)
+            return self._shorter(kind, body)
         except OSError as e:
             self.unwritten = self.unwritten or e
+            try:
+                kept: Json = _allowed(body)
+            except TypeError:
+                kept = _bones(body)
             entry: Entry = {
                 "at": {"wall": rfc3339(self._clock.now())},
-                "body": _allowed(body),
+                "body": kept,
                 "kind": kind,
                 "seq": len(self.entries),
                 "unwritten": True,
             }
             self.entries.append(entry)
             return entry
+
+    def _shorter(self, kind: str, body: dict[str, Json]) -> Entry:
+        try:
+            return self.append(kind, body)
+        except (TypeError, ValueError):
+            # What a provider said is too long, or cannot be written as JSON. Its bones can, and removing does not wait for more.
+            return self.append(kind, _bones(body))
 
     def _put(self, line: bytes) -> None:
         sound = os.lseek(self._fd, 0, os.SEEK_CUR)
@@ -197,7 +211,10 @@ class Journal:
             except BlockingIOError:
                 if attempt + 1 < LOCK_TRIES:
                     time.sleep(0.02)  # 0.1 s in all, before any money: no scope needed
-        raise Busy(
+        raise self._busy()
+
+    def _busy(self) -> Busy:
+        return Busy(
             f"lease {self.path.parent.name} is being handled by another process",
             why="it holds the lock on the lease's journal",
             next=f"gpulease ls   (or wait, then: gpulease release {self.path.parent.name})",
@@ -281,8 +298,30 @@ def _allowed(value: Json) -> Json:
         case list() | tuple():
             return [_allowed(v) for v in value]
         case str():
-            return str(value) if len(value) <= TEXT_LIMIT else value[:TEXT_LIMIT] + "…"
+            # File names and foreign output may hold half a surrogate pair, which UTF-8 cannot.
+            text = value.encode("utf-8", "replace").decode("utf-8")
+            return text if len(text) <= TEXT_LIMIT else text[:TEXT_LIMIT] + "…"
         case bool() | int() | None:
             return value
         case _:
             raise TypeError(f"{type(value).__name__} may not enter the journal: {value!r}")
+
+
+def _bones(body: dict[str, Json]) -> dict[str, Json]:
+    """What of a body always fits: its names, short texts, whole numbers; anything deeper is left empty."""
+    bones: dict[str, Json] = {}
+    for name, value in body.items():
+        match value:
+            case bool():
+                bones[name] = value
+            case int() if abs(value) < 2**53:
+                bones[name] = value
+            case str():
+                bones[name] = _allowed(value[:BONE_LIMIT])
+            case list() | tuple():
+                bones[name] = []
+            case dict():
+                bones[name] = {}
+            case _:
+                pass
+    return bones

@@ -35,6 +35,7 @@ class Holdings:
     """What a journal says we may still be holding."""
 
     intents: dict[int, str] = field(default_factory=dict)  # seq of an unanswered create -> its token
+    kinds: set[str] = field(default_factory=set)  # what was ever asked for or met: these must be listed before "nothing is left"
     resources: dict[str, Resource] = field(default_factory=dict)
     unshown: dict[str, float] = field(default_factory=dict)  # created, but not yet shown when asked about: id -> when created
     asked: bool = False  # was anything ever asked for?
@@ -51,6 +52,7 @@ def holdings(entries: list[Entry]) -> Holdings:
                 held.rebuilt = held.rebuilt or bool(body.get("rebuilt"))
             case "intent", "create":
                 held.intents[entry["seq"]] = body["token"]
+                held.kinds.add(body["class"])
                 held.asked, held.verdict = True, None
             case "failed", "create":
                 held.intents.pop(body["intentSeq"], None)
@@ -62,6 +64,9 @@ def holdings(entries: list[Entry]) -> Holdings:
                 resource = resource_of(body)
                 held.unshown.pop(resource.id, None)
                 held.resources[resource.id] = resource
+                held.kinds.add(resource.kind)
+                if resource.phase is not Phase.GONE:
+                    held.verdict = None  # an older "released" cannot speak of what was seen after it
                 answered = [seq for seq, token in held.intents.items() if token == resource.token]
                 for seq in answered:
                     del held.intents[seq]
@@ -168,6 +173,10 @@ def failure_body(e: BaseException) -> dict[str, Any]:
     return {"error": type(e).__name__, "what": what, "why": why}
 
 
+def words(e: Exception) -> str:
+    return e.what if isinstance(e, ProviderError) else f"{type(e).__name__}: {e}"
+
+
 def release(
     id: str,
     provider: Provider,
@@ -184,37 +193,44 @@ def release(
     removal of whatever is left. Order needs no graph: what is still in use refuses, and is asked again once its user
     is gone. Released means that at least two complete looks, apart by the provider's `second_look_s`, found nothing;
     with an unanswered create, that they found nothing for its whole `settle_s`.
+
+    How long things take is counted on the clock that nobody sets: a wall clock set forward must not shorten a wait.
     """
-    if not holdings(journal.entries).asked and not holdings(journal.entries).rebuilt:
+    begun = holdings(journal.entries)
+    if not begun.asked and not begun.rebuilt and not begun.resources:
         return _conclude(journal, Verdict.RELEASED, [], 0.0)  # nothing was ever asked for
-    started = clock.now()
+    tell = _unbreakable(tell)
+    started = clock.counting()
     quiet_since: float | None = None
     pause, seen, left = first_pause, Verdict.UNPROVEN, list[Resource]()
     while True:
         held = holdings(journal.entries)
-        # Nothing answers an open intent yet: give the provider time to show it.
-        needed = provider.traits.settle_s if held.intents else provider.traits.second_look_s
-        anchor(provider, id, journal)
+        # Something may exist that nothing here names: an open intent, or what a lost journal knew. Give it time to show.
+        needed = provider.traits.settle_s if held.intents or held.rebuilt else provider.traits.second_look_s
         try:
+            anchor(provider, id, journal)
             left = _look(id, provider, journal, held, clock.now())
-        except ProviderError as e:
-            journal.note("sweep", {"checked": False, "classes": [], "found": 0, "requestIds": [], "error": e.what})
-            tell(f"cannot see what is left: {e.what}")
+        except Exception as e:
+            # Not ProviderError alone: here a provider that breaks is one that did not answer, and giving up would cost money.
+            journal.note("sweep", {"checked": False, "classes": [], "found": 0, "requestIds": [], "error": words(e)})
+            tell(f"cannot see what is left: {words(e)}")
             quiet_since, seen = None, Verdict.UNPROVEN
+            # Who may not list may still be allowed to end what the journal knows by name.
+            left = [replace(r, lease=id) for r in holdings(journal.entries).resources.values() if r.phase is not Phase.GONE]
         else:
             if left:
                 quiet_since = None
                 costs = any(r.billed and r.phase is not Phase.LEAVING for r in left)
                 seen = Verdict.HELD if costs else Verdict.LEAVING
-                # What costs money first. What is free (a security group) is in use until that has gone, and would refuse.
-                for resource in [r for r in left if r.billed] or left:
-                    _ask(id, resource, provider, journal, tell)
             else:
-                quiet_since = clock.now() if quiet_since is None else quiet_since
+                quiet_since = clock.counting() if quiet_since is None else quiet_since
                 # A damaged journal may have known of more than a tag shows: that can never be called released.
-                enough = clock.now() - quiet_since >= needed and not held.rebuilt
+                enough = clock.counting() - quiet_since >= needed and not held.rebuilt
                 seen = Verdict.RELEASED if enough else Verdict.UNPROVEN
-        now = clock.now()
+        # What costs money first. What is free (a security group) is in use until that has gone, and would refuse.
+        for resource in [r for r in left if r.billed] or left:
+            _ask(id, resource, provider, journal, tell)
+        now = clock.counting()
         quiet = 0.0 if quiet_since is None else now - quiet_since
         done = seen is Verdict.RELEASED or (held.rebuilt and quiet_since is not None and quiet >= needed)
         if done or now - started >= patience:
@@ -222,6 +238,16 @@ def release(
         wait = pause if quiet_since is None else min(pause, max(needed - quiet, 0.05))
         clock.sleep(min(wait, max(0.0, patience - (now - started))))
         pause = min(pause * 1.5, LONGEST_PAUSE_S)
+
+
+def _unbreakable(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """Telling the story must not be able to end it."""
+
+    def told(text: str) -> None:
+        with contextlib.suppress(Exception):
+            tell(text)
+
+    return told
 
 
 def _conclude(journal: Journal, seen: Verdict, left: list[Resource], quiet: float) -> Verdict:
@@ -244,18 +270,26 @@ def _look(id: str, provider: Provider, journal: Journal, held: Holdings, now: fl
     """Everything of this lease that is not gone, by list and by name; news goes into the journal."""
     inventory = provider.inventory(id)
     found = {r.id: r for r in inventory.resources}
+    news = False
+
+    def met(r: Resource) -> None:
+        nonlocal news
+        old = held.resources.get(r.id)
+        if r.state != NOT_SHOWN and (old is None or r.id in held.unshown or (old.phase, old.state) != (r.phase, r.state)):
+            journal.note("observe", body_of(r) | {"requestIds": list(inventory.request_ids[:8])})
+            news = True
+
+    # Noted before anything else is asked: should the next question fail, what was listed is known all the same.
+    for listed in inventory.resources:
+        met(listed)
     for known in held.resources.values():
         if known.id not in found and known.phase is not Phase.GONE:
             # Ours by the journal, which said so before it was made; its tag cannot be read while it is not shown.
             found[known.id] = _observe(provider, replace(known, lease=id), held, now)
-    news = False
-    for r in found.values():
-        old = held.resources.get(r.id)
-        if r.state == NOT_SHOWN:
-            continue
-        if old is None or r.id in held.unshown or (old.phase, old.state) != (r.phase, r.state):
-            journal.note("observe", body_of(r) | {"requestIds": list(inventory.request_ids[:8])})
-            news = True
+            met(found[known.id])
+    for looked in inventory.looked_in:
+        if not looked.checked and looked.kind in held.kinds:
+            raise ProviderError(f"{looked.kind} in {looked.region} could not be listed", why=looked.reason)
     left = [r for r in found.values() if r.phase is not Phase.GONE]
     # A machine that lingers is looked at every few seconds for many minutes: the hundredth equal look is not evidence.
     if news or not left or journal.entries[-1]["kind"] != "sweep":
@@ -289,11 +323,13 @@ def _ask(id: str, resource: Resource, provider: Provider, journal: Journal, tell
     # One that is not shown yet is asked as well: by the time the request arrives it may be.
     asked = {"op": "remove", "class": resource.kind, "id": resource.id}
     intent = journal.note("intent", asked)
-    anchor(provider, id, journal)
     try:
-        answer = provider.remove(resource)
-    except ProviderError as e:
-        journal.note("failed", {**asked, "intentSeq": intent["seq"], "code": e.provider_code, "why": e.what, "requestId": e.request_id})
+        anchor(provider, id, journal)
+        answer = dict(provider.remove(resource))
+    except Exception as e:
+        # As in `release`: whatever breaks here, the next one is asked, and this one again.
+        code, request_id = getattr(e, "provider_code", type(e).__name__), getattr(e, "request_id", "")
+        journal.note("failed", {**asked, "intentSeq": intent["seq"], "code": code, "why": words(e), "requestId": request_id})
     else:
         journal.note("done", {**asked, "intentSeq": intent["seq"], **answer})
         tell(f"asked {resource.kind} {resource.id} to go")

@@ -8,11 +8,13 @@
 A lease is alive while some process holds its journal's lock, open while its last verdict is not `released`. There is
 no index and no database: the journals are the truth, and there are never many.
 
-`lease.json` (0600, no secrets) repeats how to reach the provider, so that a damaged journal cannot hide a machine.
+`lease.json` (0600, no secrets) repeats how to reach the provider, so that a damaged or lost journal cannot hide a machine.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import re
@@ -87,8 +89,23 @@ class LeaseFolder:
 
     def card(self) -> dict[str, Any]:
         """How to reach the provider: {"provider", "settings", "deadline"}."""
-        card: dict[str, Any] = json.loads((self.path / "lease.json").read_bytes())
-        return card
+        try:
+            card: dict[str, Any] = json.loads((self.path / "lease.json").read_bytes())
+            return {"settings": dict(card["settings"]), "provider": str(card["provider"])} | card
+        except (OSError, ValueError, LookupError, TypeError) as e:
+            raise RefusedError(
+                f"how to reach the cloud of lease {self.id} cannot be read: {e}",
+                why=f"{self.path / 'lease.json'} says it, and so does the journal's first line",
+                next="gpulease reap   finds it by its tags, from any machine",
+            ) from e
+
+    @property
+    def has_card(self) -> bool:
+        return (self.path / "lease.json").exists()
+
+    def broken(self) -> list[Path]:
+        """Damaged journals that were kept aside, oldest first."""
+        return sorted(self.path.glob("journal.broken-*.jsonl"))
 
 
 def create(card: dict[str, Any], id: str | None = None) -> LeaseFolder:
@@ -148,8 +165,6 @@ def standing(folder: LeaseFolder) -> Standing:
 
 def alive(folder: LeaseFolder) -> bool:
     """Is somebody looking after it? Answered by the lock; never taken for longer than the question."""
-    import fcntl
-
     try:
         fd = os.open(folder.journal, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -170,28 +185,45 @@ def adopt(folder: LeaseFolder, by: str, clock: Clock | None = None) -> Journal:
     try:
         journal = Journal(folder.journal, clock)
     except Broken:
-        journal = _rebuild(folder, clock)
-    if journal.torn:
-        import hashlib
-
-        note["tornSha256"] = hashlib.sha256(journal.torn).hexdigest()
-    journal.note("recovered", note)
+        _set_aside(folder)
+        journal = Journal(folder.journal, clock)
+    try:
+        if journal.torn:
+            note["tornSha256"] = hashlib.sha256(journal.torn).hexdigest()
+        if not journal.entries:
+            _begin_anew(folder, journal)
+        journal.note("recovered", note)
+    except BaseException:
+        journal.close()
+        raise
     return journal
 
 
-def _rebuild(folder: LeaseFolder, clock: Clock) -> Journal:
-    import hashlib
+def _set_aside(folder: LeaseFolder) -> None:
+    """Rename the damaged journal, under its own lock: two who find it damaged must not rename each other's new one."""
+    fd = os.open(folder.journal, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if folder.journal.exists() and os.path.samestat(os.fstat(fd), os.stat(folder.journal)):
+            os.rename(folder.journal, folder.path / f"journal.broken-{len(folder.broken()) + 1:03d}.jsonl")
+            sync_folder(folder.path)
+    except BlockingIOError as e:
+        raise Busy(f"lease {folder.id} is being handled by another process", why="it holds the lock on the damaged journal") from e
+    finally:
+        os.close(fd)
 
-    aside = folder.path / f"journal.broken-{int(clock.now())}.jsonl"
-    digest = hashlib.sha256(folder.journal.read_bytes()).hexdigest()
-    os.rename(folder.journal, aside)
-    journal = Journal(folder.journal, clock)
+
+def _begin_anew(folder: LeaseFolder, journal: Journal) -> None:
+    """A first line for a journal that has none: it was damaged, or lost, or a crash came between its renaming and now.
+
+    What the old one knew beyond the tags is gone with it: nothing after this can be called released.
+    """
     card = folder.card()
-    # What the damaged journal knew beyond the tags is lost: nothing after this can be called released.
-    journal.note(
-        "genesis", {"lease": folder.id, "provider": card["provider"], "settings": card["settings"], "rebuilt": True, "brokenSha256": digest}
-    )
-    return journal
+    aside = folder.broken()
+    body = {"lease": folder.id, "provider": card["provider"], "settings": card["settings"], "rebuilt": True}
+    body["simulated"] = card.get("simulated")
+    body["brokenSha256"] = hashlib.sha256(aside[-1].read_bytes()).hexdigest() if aside else None
+    journal.note("genesis", body)
 
 
 def write_private(path: Path, data: bytes) -> None:

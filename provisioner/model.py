@@ -175,7 +175,10 @@ class Fact:
 
 class Clock(Protocol):
     def now(self) -> float:
-        """Seconds since 1970, UTC."""
+        """Seconds since 1970, UTC. Whoever runs the machine may set it."""
+
+    def counting(self) -> float:
+        """Seconds on a clock that nobody sets: how long something took is the difference of two of these."""
 
     def sleep(self, seconds: float) -> None: ...
 

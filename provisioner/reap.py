@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from provisioner import closing, ledger
-from provisioner.errors import UsageError
+from provisioner.errors import GpuleaseError, UsageError
 from provisioner.journal import instant
+from provisioner.lease import body_of
 from provisioner.model import Phase, Provider, Resource, Verdict
 
 OVERDUE_S = 15 * 60
@@ -84,22 +85,17 @@ def _let_go(found: Found, provider: Provider) -> Found:
     """Adopt the lease, by its journal where it is here and by a new one where it is not, and release it."""
     folder = ledger.LeaseFolder(ledger.root() / "runs" / found.lease)
     if not folder.path.is_dir():
-        folder = ledger.create({"provider": provider.name, "settings": provider.settings()}, found.lease)
+        # Not a lease of this machine: nothing is known of what was asked for, so tags are all there is to go by.
+        card = {"provider": provider.name, "settings": provider.settings(), "simulated": provider.traits.simulated}
+        folder = ledger.create(card, found.lease)
     try:
         journal = ledger.adopt(folder, "reap")
+        for resource in found.resources:
+            journal.note("observe", body_of(resource))  # whatever the journal here says, this much was seen
+        verdict = closing.let_go(folder, journal, provider=provider)
     except ledger.Busy as e:
         return replace(found, said=e.what)
-    if not any(e["kind"] == "genesis" for e in journal.entries):
-        # Not a lease of this machine: nothing is known of what was asked for, so tags are all there is to go by.
-        journal.append(
-            "genesis",
-            {
-                "lease": found.lease,
-                "provider": provider.name,
-                "settings": provider.settings(),
-                "rebuilt": True,
-                "simulated": provider.traits.simulated,
-            },
-        )
-    verdict = closing.let_go(folder, journal, provider=provider)
+    except (GpuleaseError, OSError) as e:
+        # One lease whose files are in the way must not keep the others running; its own verdict says what it is.
+        return replace(found, verdict=Verdict.UNPROVEN, said=getattr(e, "what", str(e)))
     return replace(found, verdict=verdict, said=str(verdict))

@@ -47,7 +47,7 @@ class Ended:
     error: BaseException | None
     results: dict[str, Any] | None
     sealed: closing.Sealed
-    spend: cost.Spend
+    spend: cost.Spend | None
     now: str
 
 

@@ -15,9 +15,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
+
+
+NAP_S = 0.05
 
 
 class Cancelled(Exception):
@@ -33,6 +35,9 @@ class SystemClock:
 
     def now(self) -> float:
         return time.time()
+
+    def counting(self) -> float:
+        return counting()
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -50,7 +55,7 @@ class Scope:
         self._now, self._twin = now, twin
         self.deadline: float | None = None
         self._twin_deadline: float | None = None
-        self._event = threading.Event()
+        self._over = False
         self.reason: str | None = None
         if deadline is not None:
             self.limit(deadline)
@@ -61,7 +66,7 @@ class Scope:
 
     def cancel(self, reason: str) -> None:
         self.reason = self.reason or reason
-        self._event.set()
+        self._over = True  # a plain flag: this is called by signal handlers, and see `sleep`
 
     def left(self) -> float | None:
         """Seconds until the deadline, by whichever clock is nearer to it; None without one."""
@@ -73,14 +78,17 @@ class Scope:
         left = self.left()
         if left is not None and left <= 0:
             self.cancel("deadline")
-        if self._event.is_set():
+        if self._over:
             raise Cancelled(self.reason or "cancelled")
 
     def sleep(self, seconds: float) -> None:
+        # Naps, not threading.Event: a signal that arrives while `Event.wait` holds the event's lock waits for that lock
+        # in `Event.set`, on the same thread, for ever. A nap also notices a deadline that passed while the laptop slept.
+        end = time.monotonic() + seconds
         self.check()
-        left = self.left()
-        self._event.wait(max(0.0, seconds if left is None else min(seconds, left)))
-        self.check()
+        while (rest := end - time.monotonic()) > 0:
+            time.sleep(min(rest, NAP_S))
+            self.check()
 
 
 @contextlib.contextmanager

@@ -17,15 +17,18 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from provisioner.errors import RefusedError
 from provisioner.journal import Busy
 from provisioner.ledger import LeaseFolder, adopt, alive, standing
 from provisioner.model import Verdict
+from provisioner.scope import Scope
 
 PATIENCE_S = 6 * 3600.0
 POLL_S = 0.5
+AGAIN_S = 30.0
 READY = b"watching\n"
 
 
@@ -59,30 +62,38 @@ def start(folder: LeaseFolder, overdue: float) -> int:
 
 def main(folder: LeaseFolder, overdue: float, owner: int) -> Verdict | None:
     """Returns the verdict it came to; None when the owner needed no help."""
+    late = Scope(overdue)  # by two clocks: one set back must not keep an owner that hangs
     while True:
-        _wait_for_the_lock(folder, overdue, owner)
-        before = standing(folder)
-        # An empty journal: the owner died before its first line, and nothing is asked for before a line says so.
-        if not before.broken and (before.held.verdict is Verdict.RELEASED or not before.entries):
-            return None
         try:
-            journal = adopt(folder, "watchdog")
+            _wait_for_the_lock(folder, late, owner)
+            before = standing(folder)
+            if before.held.verdict is Verdict.RELEASED and not before.broken:
+                return None
+            if not before.entries and not folder.has_card:
+                return None  # a folder that no lease was ever made in
+            from provisioner.closing import let_go
+
+            return let_go(folder, adopt(folder, "watchdog"), patience=PATIENCE_S)
         except Busy:
             continue  # somebody else took it between our question and our turn: watch them instead
-        from provisioner.closing import let_go
+        except Exception:
+            # A disk that fails, a file that somebody changed, a login that has run out: all of that may be put right, and
+            # giving up costs money. This process has nobody to tell but its log.
+            if time.time() > overdue + PATIENCE_S:
+                raise
+            traceback.print_exc()
+            time.sleep(AGAIN_S)
 
-        return let_go(folder, journal, patience=PATIENCE_S)
 
-
-def _wait_for_the_lock(folder: LeaseFolder, overdue: float, owner: int) -> None:
+def _wait_for_the_lock(folder: LeaseFolder, late: Scope, owner: int) -> None:
     while alive(folder):
-        if time.time() > overdue and os.getppid() == owner:
+        if (late.left() or 0.0) <= 0 and os.getppid() == owner:
             os.kill(owner, signal.SIGKILL)
         time.sleep(POLL_S)  # no scope here: nothing but SIGKILL is meant to end this process
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # a logout or a shutdown is when it is needed most
         signal.signal(number, signal.SIG_IGN)
     os.write(1, READY)
     os.close(1)

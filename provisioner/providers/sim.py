@@ -55,6 +55,9 @@ class SimClock:
     def now(self) -> float:
         return self.at
 
+    def counting(self) -> float:
+        return self.at
+
     def sleep(self, seconds: float) -> None:
         self.at += seconds
 
@@ -238,6 +241,9 @@ class SimProvider:
 class RealClock:
     def now(self) -> float:
         return time.time()
+
+    def counting(self) -> float:
+        return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)

@@ -110,8 +110,8 @@ _LOOK = (
 date -u +'date %Y-%m-%dT%H:%M:%SZ'
 if [ -d "$lock" ]; then
   word "$lock/lease"; holder=$answer; word "$lock/token"
-  case $holder in ''|*[!0-9a-z-]*) holder=? ;; esac
-  case $answer in ''|*[!0-9A-Za-z._-]*) answer=? ;; esac
+  case $holder in ''|*[!0-9a-z-]*) holder="?" ;; esac
+  case $answer in ''|*[!0-9A-Za-z._-]*) answer="?" ;; esac
   echo "lock $holder $answer"
 fi
 for folder in "$base"/r-????????t??????z-????????; do

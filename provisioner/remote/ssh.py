@@ -1,6 +1,6 @@
 """A machine to run fixed scripts on: the `Host` protocol over one pinned connection (`link.py`).
 
-A command is one exec request, `exec sh -c '<assignments>; <script>'`. The script is a constant of ours; what varies
+A command is one exec request, `exec sh -c 'cd "$HOME"; <assignments>; <script>'`. The script is a constant of ours; what varies
 comes as values, quoted by `shlex.quote` into shell variables, or on stdin, which is also the only way for a secret.
 So no text from a profile, a model or another machine is ever parsed by a shell. Files go through the same exec, so
 that a host needs no SFTP; a file appears under its name only once it is whole.
@@ -220,7 +220,8 @@ def command_line(script: str, values: Mapping[str, str]) -> str:
         if "\0" in value:
             raise _bad_value(name, "a NUL byte")
         lines.append(f"{name}={shlex.quote(value)}; ")
-    command = "exec sh -c " + shlex.quote("".join(lines) + script)
+    # A login's start-up files may have gone elsewhere (`cd /workspace` in .bashrc); what we put, read and later remove is at home.
+    command = "exec sh -c " + shlex.quote('cd "$HOME" || exit 20; ' + "".join(lines) + script)
     if len(command.encode()) > COMMAND_LIMIT:
         raise HostError(
             f"a command of {len(command.encode())} bytes is too long: at most {COMMAND_LIMIT}",

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, INNER = 64, 2, 2, 1, 32, 128
-CONTEXT = 4096
+CONTEXT = 16384
 SPECIAL = ["<|begin|>", "<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"]
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
@@ -61,7 +61,11 @@ def tokenizer() -> dict[str, object]:
 
 
 def shapes(words: int) -> dict[str, tuple[int, ...]]:
-    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (words, HIDDEN), "model.norm.weight": (HIDDEN,), "lm_head.weight": (words, HIDDEN)}
+    found: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (words, HIDDEN),
+        "lm_head.weight": (words, HIDDEN),
+        "model.norm.weight": (HIDDEN,),
+    }
     for n in range(LAYERS):
         layer = {
             "input_layernorm": (HIDDEN,),

@@ -1,0 +1,129 @@
+"""The end of a lease: the exit code speaks of money first, and no paper can take its place."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioner import closing, ledger
+from provisioner.errors import Exit, HostError, MissedThreshold, NotCreated, ProviderError, RefusedError
+from provisioner.journal import Journal
+from provisioner.model import Outcome, Verdict
+from provisioner.scope import Cancelled, SystemClock
+from tests.core.torture import LEASE, FullDisk
+
+CLOCK = SystemClock()
+
+ERRORS = [
+    None, Cancelled("SIGINT"), Cancelled("deadline"), NotCreated("x"), RefusedError("x"), HostError("x"), MissedThreshold("x"), KeyError("x")
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Any:
+    with FullDisk(tmp_path / "j", CLOCK) as journal:
+        yield journal
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+@pytest.mark.parametrize(("verdict", "code"), [(Verdict.UNPROVEN, 20), (Verdict.HELD, 21), (Verdict.LEAVING, 22)])
+def test_what_may_still_cost_outranks_what_went_wrong(verdict: Verdict, code: int, error: Any, journal: Journal) -> None:
+    assert closing.exit_code(verdict, error, journal) == code
+
+
+def test_once_released_the_error_is_the_exit_code(journal: Journal) -> None:
+    codes = [int(closing.exit_code(Verdict.RELEASED, error, journal)) for error in ERRORS]
+    assert codes == [0, 130, 6, 4, 4, 5, 3, 1]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+def test_gone_but_not_recorded_is_not_proven(error: Any, journal: FullDisk) -> None:
+    journal.left = 0
+    journal.note("verdict", {"verdict": "released"})
+    assert closing.exit_code(Verdict.RELEASED, error, journal) == Exit.UNPROVEN
+
+
+def test_of_several_leases_the_one_that_costs_is_the_exit_code() -> None:
+    held, unproven, leaving, released = Verdict.HELD, Verdict.UNPROVEN, Verdict.LEAVING, Verdict.RELEASED
+    assert closing.worst([leaving, held, unproven]) == Exit.HELD
+    assert closing.worst([leaving, unproven, released]) == Exit.UNPROVEN
+    assert closing.worst([released, leaving]) == Exit.LEAVING
+    assert closing.worst([released, None]) == Exit.OK
+
+
+GENESIS = {"lease": LEASE, "provider": "sim", "settings": {}, "simulated": True}
+MADE = {"op": "create", "class": "instance", "token": "t"}
+SEEN = {"class": "instance", "id": "i-1", "phase": "here", "state": "running", "billed": True, "region": "r", "facts": {}}
+
+
+@pytest.mark.parametrize(
+    "facts", [{}, {"launchTime": "yesterday"}, {"providerDate": "2026-11-21T14:02:10"}, {"type": "another"}], ids=lambda f: "".join(f) or "no quote"
+)
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_no_journal_is_too_odd_to_conclude(verdict: Verdict, facts: dict[str, str], tmp_path: Path) -> None:
+    folder = ledger.create({"provider": "sim", "settings": {}})
+    with Journal(folder.journal, CLOCK) as journal:
+        priced = {} if not facts else {"offer": {"type": "sim"}, "quote": {"lines": [{"name": "instance", "microUsdPerHour": 1}]}}
+        journal.append("genesis", {**GENESIS, "lease": folder.id, **priced})
+        journal.append("intent", MADE)
+        journal.append("observe", {**SEEN, "token": "t", "facts": facts})
+        journal.append("verdict", {"verdict": str(verdict)})
+        closing.conclude(folder, journal, Outcome.RECOVERED, Exit.OK)
+        assert journal.entries[-1]["kind"] == "seal"
+        assert closing.now_line(journal.entries)
+
+
+def test_files_that_cannot_be_read_cost_the_paper_only(tmp_path: Path) -> None:
+    folder = ledger.create({"provider": "sim", "settings": {}})
+    with Journal(folder.journal, CLOCK) as journal:
+        journal.append("genesis", GENESIS)
+        (folder.path / "results.json").write_bytes(b"{}")
+        folder.evidence.write_text("a file where the folder should be")
+        sealed = closing.conclude(folder, journal, Outcome.FAILED, Exit.FAILED)
+    assert sealed.evidence is None and sealed.why_not
+
+
+def test_a_full_disk_is_named_as_the_reason_for_no_paper(journal: FullDisk, tmp_path: Path) -> None:
+    folder = ledger.create({"provider": "sim", "settings": {}})
+    journal.left = 0
+    sealed = closing.conclude(folder, journal, Outcome.FAILED, Exit.FAILED)
+    assert sealed.evidence is None and "No space left" in sealed.why_not
+
+
+@pytest.mark.parametrize("verdict", [None, Verdict.UNPROVEN, Verdict.HELD])
+@pytest.mark.parametrize("body", [{"rebuilt": True}, {}])
+def test_what_may_be_running_is_never_told_as_nothing_was_rented(body: dict[str, Any], verdict: Verdict | None, journal: Journal) -> None:
+    journal.append("genesis", {**GENESIS, **body})
+    if not body:
+        journal.append("observe", SEEN)
+    if verdict:
+        journal.append("verdict", {"verdict": str(verdict)})
+    said = closing.now_line(journal.entries)
+    assert said.startswith("assume it is running: at a price that is not known") and "$0" not in said
+
+
+def test_a_lease_that_asked_for_nothing_says_so(journal: Journal) -> None:
+    journal.append("genesis", GENESIS)
+    assert closing.now_line(journal.entries) == "nothing was rented, nothing was spent"
+    assert closing.ended_by(journal.entries) is Outcome.NEVER_LAUNCHED
+
+
+def test_a_machine_found_by_its_tag_alone_was_launched(journal: Journal) -> None:
+    journal.append("genesis", {**GENESIS, "rebuilt": True})
+    journal.append("observe", SEEN)
+    assert closing.ended_by(journal.entries) is Outcome.RECOVERED
+
+
+def test_an_unwritten_error_number_is_kept(journal: FullDisk) -> None:
+    journal.left = 0
+    journal.note("stage", {})
+    assert journal.unwritten is not None and journal.unwritten.errno == errno.ENOSPC
+    assert issubclass(ProviderError, Exception)

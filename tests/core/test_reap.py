@@ -1,0 +1,145 @@
+"""Reaping by tag: what is overdue goes, what is somebody's stays, and the exit code is the worst of what is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioner import ledger
+from provisioner.errors import ProviderError, UsageError
+from provisioner.journal import Journal, read, rfc3339
+from provisioner.model import Inventory, Resource, Verdict
+from provisioner.providers.sim import Fault, SimProvider, World, truth
+from provisioner.reap import OVERDUE_S, Found, reap
+from provisioner.scope import SystemClock
+from tests.core.torture import SPEC
+
+ONE, TWO = "r-20261121t140210z-00000001", "r-20261121t140210z-00000002"
+
+
+class Tagged(SimProvider):
+    """The simulated cloud with a deadline on everything, as the real ones have it in a tag."""
+
+    deadlines: Mapping[str, str] = {}
+
+    def inventory(self, lease: str | None = None) -> Inventory:
+        whole = super().inventory(lease)
+        return replace(whole, resources=tuple(replace(r, facts={"deadline": self.deadlines.get(r.lease, "")}) for r in whole.resources))
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Tagged:
+    return Tagged(path=str(tmp_path / "cloud.json"), world=World(linger_s=0.0), settle_s=0.3)
+
+
+def rent(cloud: Tagged, lease: str, deadline_in: float | str) -> Resource:
+    text = deadline_in if isinstance(deadline_in, str) else rfc3339(time.time() + deadline_in)
+    cloud.deadlines = {**cloud.deadlines, lease: text}
+    return cloud.create("instance", SPEC, lease=lease, token=f"t-{lease}", made={})
+
+
+def billed(cloud: Tagged) -> set[str]:
+    return {t.lease for t in truth(Path(str(cloud.path))).billed()}
+
+
+def states(found: list[Found]) -> dict[str, tuple[str, Any]]:
+    return {f.lease: (f.state, f.verdict) for f in found}
+
+
+def test_dry_it_touches_nothing(cloud: Tagged) -> None:
+    rent(cloud, ONE, -3600)
+    assert states(reap(cloud, (), go=False)) == {ONE: ("overdue", None)}
+    assert billed(cloud) == {ONE}
+
+
+def test_what_is_overdue_goes_and_what_is_in_time_stays(cloud: Tagged) -> None:
+    rent(cloud, ONE, -OVERDUE_S - 5)
+    rent(cloud, TWO, -OVERDUE_S + 5)
+    assert states(reap(cloud, (), go=True)) == {ONE: ("overdue", Verdict.UNPROVEN), TWO: ("in time", None)}
+    assert billed(cloud) == {TWO}
+
+
+def test_what_is_in_time_goes_when_it_is_named(cloud: Tagged) -> None:
+    rent(cloud, ONE, 3600)
+    assert states(reap(cloud, (ONE,), go=True)) == {ONE: ("named", Verdict.UNPROVEN)}
+    assert billed(cloud) == set()
+
+
+@pytest.mark.parametrize("tag", ["mine", "r-2026", ONE + "x", "../" + ONE, ONE.upper()])
+def test_a_tag_in_another_shape_is_not_ours(tag: str, cloud: Tagged) -> None:
+    rent(cloud, tag, -10**6)
+    assert reap(cloud, (), go=True) == []
+    with pytest.raises(UsageError):
+        reap(cloud, (tag,), go=True)
+    assert billed(cloud) == {tag}
+
+
+@pytest.mark.parametrize("deadline", ["", "zzz", "2026"])
+def test_without_a_deadline_that_is_a_time_it_stays_until_it_is_named(deadline: str, cloud: Tagged) -> None:
+    rent(cloud, ONE, deadline)
+    found = reap(cloud, (), go=True)
+    assert states(found) in ({ONE: ("no deadline", None)}, {ONE: ("overdue", Verdict.UNPROVEN)})
+    assert (billed(cloud) == set()) == (found[0].state == "overdue")
+
+
+def test_what_a_process_here_holds_is_not_touched_even_if_named(cloud: Tagged) -> None:
+    rent(cloud, ONE, -(10**6))
+    folder = ledger.create({"provider": "sim", "settings": cloud.settings()}, ONE)
+    with Journal(folder.journal, SystemClock()):
+        assert states(reap(cloud, (ONE,), go=True)) == {ONE: ("held here", None)}
+    assert billed(cloud) == {ONE}
+
+
+def test_a_journal_that_is_here_is_used_and_its_lease_can_be_released(cloud: Tagged) -> None:
+    folder = ledger.create({"provider": "sim", "settings": cloud.settings()}, ONE)
+    with Journal(folder.journal, SystemClock()) as journal:
+        journal.append("genesis", {"lease": ONE, "provider": "sim", "settings": cloud.settings(), "simulated": True})
+        journal.append("intent", {"op": "create", "class": "instance", "token": f"t-{ONE}", "params": {}})
+    rent(cloud, ONE, -3600)
+    assert states(reap(cloud, (), go=True)) == {ONE: ("overdue", Verdict.RELEASED)}
+    assert billed(cloud) == set()
+
+
+def test_a_journal_that_knows_nothing_does_not_outweigh_what_the_provider_shows(cloud: Tagged) -> None:
+    folder = ledger.create({"provider": "sim", "settings": cloud.settings()}, ONE)
+    with Journal(folder.journal, SystemClock()) as journal:
+        journal.append("genesis", {"lease": ONE, "provider": "sim", "settings": cloud.settings(), "simulated": True})
+        journal.append("verdict", {"verdict": "released"})
+    rent(cloud, ONE, -3600)
+    reap(cloud, (), go=True)
+    assert billed(cloud) == set()
+
+
+def test_one_lease_whose_files_are_in_the_way_does_not_keep_the_others(cloud: Tagged) -> None:
+    folder = ledger.create({"provider": "sim", "settings": cloud.settings()}, ONE)
+    folder.journal.touch(mode=0o600)
+    folder.journal.chmod(0o644)
+    rent(cloud, ONE, -3600)
+    rent(cloud, TWO, -3600)
+    found = reap(cloud, (), go=True)
+    assert states(found)[ONE] == ("overdue", Verdict.UNPROVEN) and "not a private file" in found[0].said
+    assert billed(cloud) == {ONE}
+
+
+def test_the_first_line_of_a_journal_begun_here_says_that_it_was(cloud: Tagged) -> None:
+    rent(cloud, ONE, -3600)
+    reap(cloud, (), go=True)
+    genesis, recovered, observed, *_ = read(ledger.find(ONE).journal).entries
+    assert (genesis["body"]["rebuilt"], genesis["body"]["simulated"], recovered["body"]["by"]) == (True, True, "reap")
+    assert observed["kind"] == "observe"
+
+
+def test_a_list_that_cannot_be_had_is_an_error_and_not_an_empty_list(cloud: Tagged) -> None:
+    cloud.world.faults = [Fault("inventory", 1, "throttled")]
+    with pytest.raises(ProviderError):
+        reap(cloud, (), go=True)
