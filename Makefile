@@ -16,7 +16,7 @@ INSTALL = $(BIN)/python -m pip install -q --disable-pip-version-check --no-input
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help try install dev test slow lint format lock clean
+.PHONY: help try install dev test slow real-input lint format lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -32,9 +32,13 @@ dev: $(VENV)/.developer
 test: $(VENV)/.developer
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-# One at a time: these start sshd, servers and whole environments, and measure.
+# Two at a time, those of tests/real one after the other: they start sshd and a real inference server.
 slow: $(VENV)/.developer
-	@$(BIN)/python -m pytest -m slow --timeout 1800 $(ARGS)
+	@$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --timeout 1800 $(ARGS)
+
+# What tests/real runs against; the tests do this too. About a minute the first time, nothing after that.
+real-input: $(VENV)/.developer
+	@tools/real-input.sh
 
 lint: $(VENV)/.developer
 	@$(BIN)/ruff check .

@@ -5,6 +5,7 @@ AWS answers that question at a fixed page of its own. The answer is taken only i
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import urllib.error
 import urllib.request
@@ -20,7 +21,7 @@ def cidr(url: str = ASK, timeout: float = 10.0) -> str:
         with urllib.request.urlopen(url, timeout=timeout) as answer:
             text = answer.read(64).decode("ascii", "replace").strip()
         address = ipaddress.IPv4Address(text)
-    except (urllib.error.URLError, OSError, ValueError) as e:
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as e:
         raise RefusedError(
             f"cannot tell which address we come from: {e}",
             why=f"asked {url}; port 22 of the machine is opened to that address alone",

@@ -1,27 +1,24 @@
-"""The command line: typer commands, and the one place where an ending becomes an exit code.
+"""The command line: typer commands, and nothing else.
 
-stdout is the answer, stderr is the story, `--json` prints exactly one document. Each command's help shows an example
-first and its exit codes last. Everything heavy is imported inside the command that needs it, so that `--help` is quick.
-
-This file decides nothing about clouds or machines: it reads options, calls one function of floor 3, and prints.
+Each command's help shows an example first and its exit codes last. Everything heavy is imported inside the command
+that needs it, so that `--help` is quick. This file decides nothing about clouds or machines: it reads options, calls
+one function of `commands`, and hands the answer to `terminal`.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from provisioner import __version__
-from provisioner.errors import GpuleaseError, UsageError
 from provisioner.options import (
     PLAIN_CODES,
+    PLAN_CODES,
+    PROOF_CODES,
+    REAP_CODES,
     RELEASE_CODES,
     RUN_CODES,
     VERIFY_CODES,
@@ -40,8 +37,7 @@ from provisioner.options import (
     Region,
     Rehearse,
 )
-
-NOTHING_YET = "nothing was rented, nothing was spent"
+from provisioner.terminal import NOTHING_YET, askable, begin, confirm, ending, leave, show
 
 app = typer.Typer(
     name="gpulease",
@@ -67,7 +63,7 @@ def top(context: typer.Context, version: Annotated[bool, typer.Option("--version
         raise typer.Exit()
 
 
-@app.command(epilog=PLAIN_CODES)
+@app.command(epilog=PLAN_CODES)
 def plan(
     profile: Profile,
     budget: Budget = None,
@@ -132,9 +128,10 @@ def run(
         target = Target(
             profile, budget, minutes, provider, region, aws_profile, host, identity, host_key, rehearse, endpoint, faults, keep, reach_from
         )
+        if not yes:
+            askable()
         code, record, text = run_profile(target, ask=None if yes else confirm)
-        show(record if as_json else text)
-        sys.exit(code)
+        leave(code, record if as_json else text)
 
 
 @app.command("ls", epilog=PLAIN_CODES)
@@ -167,11 +164,10 @@ def release(
 
     with ending(as_json):
         code, record, text = release_lease(lease, patience)
-        show(record if as_json else text)
-        sys.exit(code)
+        leave(code, record if as_json else text)
 
 
-@app.command(epilog=RELEASE_CODES)
+@app.command(epilog=REAP_CODES)
 def reap(
     leases: Annotated[list[str] | None, typer.Argument(metavar="[LEASE]...", help="Only these, even if they are still in time.")] = None,
     go: Annotated[bool, typer.Option("--go", help="Really let go. Without it only what would be done is shown.")] = False,
@@ -190,13 +186,12 @@ def reap(
     """
     from provisioner.commands import reap_leases
 
-    with ending(as_json):
+    with ending(as_json, speaks_of_money=True):
         code, record, text = reap_leases(leases or [], go, region, aws_profile, endpoint)
-        show(record if as_json else text)
-        sys.exit(code)
+        leave(code, record if as_json else text)
 
 
-@app.command(epilog=PLAIN_CODES)
+@app.command(epilog=PROOF_CODES)
 def proof(
     lease: Annotated[str | None, typer.Argument(metavar="[LEASE]", help="A lease; without it the newest one.")] = None,
     path: Annotated[bool, typer.Option("--path", help="Print only where the proof is.")] = False,
@@ -213,8 +208,7 @@ def proof(
 
     with ending(as_json):
         code, record, text = show_proof(lease, path, recheck)
-        show(record if as_json else text)
-        sys.exit(code)
+        leave(code, record if as_json else text)
 
 
 @app.command(epilog=VERIFY_CODES)
@@ -230,10 +224,9 @@ def verify(
     """
     from provisioner.commands import verify_proof
 
-    with ending(as_json):
+    with ending(as_json, usage=3):
         code, record, text = verify_proof(path, require)
-        show(record if as_json else text)
-        sys.exit(code)
+        leave(code, record if as_json else text)
 
 
 @app.command(epilog=PLAIN_CODES)
@@ -279,8 +272,7 @@ def doctor(
     with ending(as_json):
         target = Target(profile or "", None, None, provider, region, aws_profile, host, identity, host_key, False)
         code, record, text = examine(target)
-        show(record if as_json else text)
-        sys.exit(code)
+        leave(code, record if as_json else text)
 
 
 @app.command("show", epilog=PLAIN_CODES)
@@ -312,7 +304,7 @@ def ssh(
         gpulease ssh 7f3a9k2m
         gpulease ssh 7f3a9k2m nvidia-smi
     """
-    from provisioner.commands import open_ssh
+    from provisioner.visit import open_ssh
 
     with ending(False):
         sys.exit(open_ssh(lease, command or []))
@@ -323,13 +315,13 @@ def logs(
     lease: Annotated[str | None, typer.Argument(metavar="[LEASE]", help="A lease; without it the newest one.")] = None,
     lines: Annotated[int, typer.Option("--lines", "-n", help="How many, from the end.", min=1)] = 40,
 ) -> None:
-    """The inference server's log and the watchdog's, as last saved; from the machine itself while it is there.
+    """The inference server's log and the watchdog's, as last saved.
 
     \b
         gpulease logs
         gpulease logs 7f3a9k2m --lines 200
     """
-    from provisioner.commands import show_logs
+    from provisioner.visit import show_logs
 
     with ending(False):
         show(show_logs(lease, lines))
@@ -353,40 +345,5 @@ def rehearse_serve(
         sys.exit(serve_rehearsal(port, faults, idle_exit))
 
 
-@contextmanager
-def ending(as_json: bool, now: str = "") -> Iterator[None]:
-    """The one place where an error becomes words and a number. `now` is what it costs when a command ends in an error here."""
-    try:
-        yield
-    except GpuleaseError as e:
-        from provisioner.render import error_record, error_text
-
-        if as_json:
-            show(error_record(e, now))
-        else:
-            print(error_text(e, now), file=sys.stderr)
-        sys.exit(e.code)
-
-
-def show(answer: dict[str, Any] | str) -> None:
-    """Print the answer. A reader who has gone (| head) must not change the exit code: it may be about money."""
-    try:
-        print(answer if isinstance(answer, str) else json.dumps(answer, indent=2, ensure_ascii=False), flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def confirm(question: str) -> bool:
-    """Ask on the terminal. Without one, nobody can answer, and a run that costs money needs `--yes`."""
-    if not sys.stdin.isatty():
-        raise UsageError("there is no terminal to ask on", why="a run is confirmed once before it starts", next="add --yes")
-    print(question, end="", file=sys.stderr, flush=True)
-    try:
-        return input().strip().lower() in ("y", "yes")
-    except (EOFError, KeyboardInterrupt):
-        return False
-
-
 def main() -> None:
-    run_app: Callable[[], Any] = app
-    run_app()
+    begin(app, sys.argv[1:])

@@ -6,13 +6,18 @@ outlives the run, so that a crash can be rehearsed too; it is ended here once no
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, build_opener
 
 import cost
 from provisioner import guards, ledger, plan, profile, providers
@@ -22,6 +27,7 @@ from provisioner.model import Provider
 from provisioner.render import plan_text
 
 SPAN = re.compile(r"([0-9]{1,5})(s|m|h)?")
+PLACE = re.compile(r"([a-z_][a-z0-9_-]{0,31})@(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9][A-Za-z0-9.-]{0,252}))(?::([0-9]{1,5}))?")
 REHEARSAL_CIDR = "127.0.0.1/32"
 
 
@@ -98,6 +104,7 @@ def planned(target: Target) -> Iterator[Ready]:
     """Everything that can be refused is refused here. A rehearsal's cloud lives from here until it has nothing left."""
     from provisioner.serving import spec_of
 
+    check(target)
     wanted = profile.load(target.profile)
     guards.check_waived(wanted.waived)
     if wanted.requirements.spot:
@@ -107,13 +114,44 @@ def planned(target: Target) -> Iterator[Ready]:
     spec_of(wanted)
     budget = _money(target.budget) if target.budget is not None else None
     seconds = target.minutes * 60 if target.minutes is not None else None
-    if (target.faults or target.endpoint) and not target.rehearse:
-        raise UsageError(
-            "--faults and --endpoint need --rehearse", why="nothing is broken on purpose where it costs money", next="add --rehearse"
-        )
     with _cloud(target, wanted) as (provider, access):
         made = plan.make(wanted, provider, budget_micro_usd=budget, max_seconds=seconds, keep_s=target.keep_s)
         yield Ready(made, provider, access)
+
+
+def check(target: Target) -> None:
+    """Refuse options that do not go together, or would be silently without effect, before anything is looked at."""
+    name = target.provider_name
+    target.keep_s  # noqa: B018  a time that cannot be read is said first, not after the cloud was asked
+    if target.rehearse and name != "aws":
+        told = f"--provider is {target.provider}" if target.provider else "--host means a machine of your own"
+        raise UsageError("--rehearse rehearses AWS", why=told, next="leave one of them out")
+    if name not in providers.names():
+        raise UsageError(f"no provider is called {name!r}", why=f"known: {', '.join(providers.names())}", next="gpulease show providers")
+    for only, needs, why in (
+        (("faults", "endpoint"), "--rehearse", "nothing is broken on purpose where it costs money"),
+        (("host", "identity", "host_key"), "--provider static", "only a machine of your own has one"),
+        (("region", "aws_profile", "reach_from"), "--provider aws", "a machine of your own is where it is"),
+    ):
+        goes = target.rehearse if needs == "--rehearse" else name == needs.split()[1] or (needs.endswith("aws") and name != "static")
+        if not goes and (given := [f"--{one.replace('_', '-')}" for one in only if getattr(target, one) is not None]):
+            raise UsageError(f"{' and '.join(given)} {'needs' if len(given) == 1 else 'need'} {needs}", why=why, next=f"add {needs}")
+    if target.rehearse and (target.aws_profile is not None or target.reach_from is not None):
+        useless = "--aws-profile" if target.aws_profile is not None else "--reach-from"
+        raise UsageError(f"{useless} has no meaning in a rehearsal", why="it uses no account and no address of yours", next="leave it out")
+    if target.reach_from is not None:
+        _cidr(target.reach_from)
+
+
+def _cidr(text: str) -> None:
+    try:
+        network = ipaddress.IPv4Network(text)
+    except ValueError as e:
+        raise UsageError(
+            f"--reach-from is {text!r}: {e}", why="expected an IPv4 address and /32", next="--reach-from 203.0.113.7/32"
+        ) from e
+    if network.prefixlen < 32:
+        raise UsageError(f"--reach-from {text} is {network.num_addresses} addresses", why="port 22 is opened to one", next="ADDRESS/32")
 
 
 @contextmanager
@@ -134,24 +172,60 @@ def _rehearsal(target: Target, wanted: profile.Profile) -> Iterator[tuple[Provid
     """The same provider, pointed at a cloud on this machine that outlives us, so that a crash can be rehearsed too."""
     from provisioner.rehearsal import client
 
-    if target.provider_name != "aws":
-        raise UsageError("--rehearse rehearses AWS", why=f"--provider is {target.provider_name}", next="leave one of them out")
-    if target.endpoint:
-        cloud = client.attach(target.endpoint)
-        if target.faults:
-            cloud.faults(read_faults(target.faults))
-    else:
-        cloud = client.start(rehearsal_folder(), idle_exit=60.0, faults=read_faults(target.faults))
+    faults = read_faults(target.faults)
     region = target.region or next(iter(wanted.requirements.regions), "us-east-1")
+
+    def reached(cloud: client.Rehearsal) -> tuple[Provider, Access]:
+        provider = providers.connect("aws", {"region": region, "profile": None, "endpoint": cloud.endpoint})
+        return provider, Access(route=cloud.route, ingress_cidr=REHEARSAL_CIDR)
+
+    if target.endpoint is not None:
+        theirs = client.attach(target.endpoint)
+        found = reached(theirs)
+        if cloud_at(target.endpoint) != "there":
+            raise UsageError(
+                f"no rehearsal answers at {target.endpoint}",
+                why="asked it what it is",
+                next="gpulease rehearse serve   prints the address of a new one; without --endpoint one is started for you",
+            )
+        if faults:
+            theirs.faults(faults)
+        yield found
+        return
+    ours = client.start(rehearsal_folder(), idle_exit=60.0, faults=faults)
     try:
-        yield (
-            providers.connect("aws", {"region": region, "profile": None, "endpoint": cloud.endpoint}),
-            Access(route=cloud.route, ingress_cidr=REHEARSAL_CIDR),
-        )
+        yield reached(ours)
     finally:
-        # Something that is still held needs its cloud: the watchdog works on, and the cloud ends by itself when idle.
-        if not target.endpoint and not any(thing["gone"] is None for thing in cloud.truth() if thing.get("lease")):
+        _end_if_empty(ours)
+
+
+def _end_if_empty(cloud: Any) -> None:
+    """Something that is still held needs its cloud: the watchdog works on, and the cloud ends by itself when idle."""
+    # A pretended cloud that does not answer, or does not end, must not take the place of how the run ended.
+    with contextlib.suppress(OSError, ValueError, HTTPException):
+        if not any(thing["gone"] is None for thing in cloud.truth() if thing.get("lease")):
             cloud.stop()
+
+
+def cloud_has_ended(settings: Mapping[str, Any]) -> bool:
+    """Were these the settings of a rehearsal whose cloud is no longer there, and everything in it with it?"""
+    return settings.get("endpoint") is not None and cloud_at(str(settings["endpoint"])) == "gone"
+
+
+def cloud_at(endpoint: str) -> str:
+    """Is a rehearsal "there", is it "gone" (nobody listens, or somebody else does), or is that "unknown"?"""
+    try:
+        with build_opener(ProxyHandler({})).open(f"{endpoint.rstrip('/')}/_rehearsal/info", timeout=5.0) as answer:
+            return "there" if answer.headers.get("X-Simulated") else "gone"
+    except HTTPError as e:
+        with e:
+            return "there" if e.headers.get("X-Simulated") else "gone"
+    except URLError as e:
+        return "gone" if isinstance(e.reason, ConnectionRefusedError) else "unknown"
+    except (OSError, ValueError):
+        return "unknown"
+    except HTTPException:
+        return "gone"
 
 
 def _aws(target: Target, wanted: profile.Profile) -> tuple[Provider, Access]:
@@ -165,11 +239,17 @@ def _static(target: Target) -> tuple[Provider, Access]:
 
     if not target.host:
         raise UsageError("--provider static needs --host", next="gpulease run PROFILE --provider static --host user@address")
-    found = re.fullmatch(r"([a-z_][a-z0-9_-]{0,31})@([A-Za-z0-9.:-]{1,253}?)(?::([0-9]{1,5}))?", target.host)
-    if not found:
-        raise UsageError(f"--host is {target.host!r}", why="expected user@address or user@address:port", next="--host ubuntu@203.0.113.9")
-    user, address, port = found[1], found[2], int(found[3] or 22)
+    found = PLACE.fullmatch(target.host)
+    if not found or not 0 < int(found[4] or 22) < 65536:
+        raise UsageError(
+            f"--host is {target.host!r}",
+            why="expected user@address or user@address:port; an IPv6 address in brackets",
+            next="--host ubuntu@203.0.113.9",
+        )
+    user, address, port = found[1], found[2] or found[3], int(found[4] or 22)
     identity = (target.identity or _only_key()).expanduser().resolve()
+    if not identity.is_file():
+        raise UsageError(f"--identity {identity} is not a file", why="it is the one private key that is offered", next="ls ~/.ssh")
     host_key = target.host_key or static.known_host_key(address, port)
     settings = {"host": f"{user}@{address}", "port": port, "identity": str(identity), "hostKey": host_key}
     return providers.connect("static", settings), Access(user=user, port=port, client_key=identity, host_key=host_key)
@@ -193,12 +273,18 @@ def rehearsal_folder() -> Path:
 
 
 def read_faults(text: str | None) -> list[dict[str, Any]]:
+    """What --faults says, understood before any cloud is started for it."""
+    from provisioner.rehearsal import faults
+
     if text is None:
         return []
     try:
-        raw = json.loads(text if text.lstrip()[:1] in ("[", "{") else Path(text).read_text())
-    except (OSError, ValueError) as e:
-        raise UsageError(f"--faults cannot be read: {e}", next="docs/rehearsal.md") from e
+        raw = json.loads(text if text.lstrip()[:1] in ("[", "{") else Path(text).read_text("utf-8"))
+        faults.Plan().add(raw)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as e:
+        raise UsageError(
+            f"--faults cannot be read: {e}", why="expected a JSON list of faults, or a file of it", next="docs/rehearsal.md"
+        ) from e
     found: list[dict[str, Any]] = raw if isinstance(raw, list) else [raw]
     return found
 
@@ -207,13 +293,20 @@ def _money(text: str) -> int:
     try:
         return cost.parse(text)
     except cost.MoneyError as e:
-        raise UsageError(f"--budget: {e}", next="--budget 2.50") from e
+        raise UsageError(f"--budget: {e}", why="dollars are read exactly, or not at all", next="--budget 2.50") from e
 
 
 def default_region(aws_profile: str | None) -> str:
+    """The region that the user's AWS configuration names."""
     import boto3
+    from botocore.exceptions import BotoCoreError
 
-    region = boto3.session.Session(profile_name=aws_profile).region_name
+    try:
+        region = boto3.session.Session(profile_name=aws_profile).region_name
+    except BotoCoreError as e:  # a profile that is not there, a file that cannot be parsed
+        raise RefusedError(
+            f"your AWS configuration cannot be used: {e}", why="~/.aws and the AWS_ variables", next="aws configure list"
+        ) from e
     if not region:
         raise UsageError(
             "no AWS region is known",
@@ -221,3 +314,15 @@ def default_region(aws_profile: str | None) -> str:
             next="--region us-east-1",
         )
     return str(region)
+
+
+def newest(name: str | None) -> ledger.LeaseFolder:
+    """The lease that is meant: by its name, else the newest."""
+    if name is not None:
+        return ledger.find(name)
+    every = list(ledger.folders())
+    if not every:
+        raise RefusedError(
+            "there are no leases here yet", why=f"looked in {ledger.root() / 'runs'}", next="gpulease run smoke --rehearse --yes"
+        )
+    return every[-1]

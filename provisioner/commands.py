@@ -6,21 +6,23 @@ knows that there is a terminal.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import sys
-import traceback
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import cost
 from provisioner import closing, ledger, profile, providers
-from provisioner.clouds import Target, access_card, default_region, launching, planned, rehearsal_folder
+from provisioner.clean import clean
+from provisioner.clouds import Target, access_card, cloud_has_ended, default_region, launching, newest, planned, rehearsal_folder
 from provisioner.errors import Exit, GpuleaseError, RefusedError, UsageError
-from provisioner.life import Access
+from provisioner.lease import holdings
+from provisioner.model import Phase, Verdict
 from provisioner.render import SIMULATED, Story, error_text, table
 from provisioner.scope import Cancelled, Scope, cry, signals
+from provisioner.terminal import bug, complain
 
 Answer = tuple[dict[str, Any], str]
 Coded = tuple[int, dict[str, Any], str]
@@ -34,23 +36,44 @@ def run_profile(target: Target, *, ask: Callable[[str], bool] | None) -> Coded:
     def heard(text: str) -> None:
         cry(text.replace(" again", ": still letting go") if "again" in text else f"{text}: letting go of everything first")
 
-    with signals(scope, heard), planned(target) as ready:
-        print(ready.plan_text(), file=sys.stderr)
-        made = ready.plan
-        question = f"about {cost.show(made.expected_micro_usd)}, at most {cost.show(made.at_most_micro_usd)}. Go? [y/N] "
-        if ask is not None and not ask(question):
-            raise RefusedError("not started", why="the question was not answered with yes")
-        access = launching(target, ready)
-        card = {"provider": ready.provider.name, "settings": ready.provider.settings(), "access": access_card(access)}
-        folder = ledger.create(card)
+    with contextlib.ExitStack() as calm:
+        with planned(target) as ready:
+            complain(ready.plan_text())
+            made = ready.plan
+            question = f"about {cost.show(made.expected_micro_usd)}, at most {cost.show(made.at_most_micro_usd)}. Go? [y/N] "
+            if ask is not None and not ask(question):
+                raise RefusedError("not started", why="the question was not answered with yes", next="y starts it; --yes does not ask")
+            access = launching(target, ready)
+            # Until here a signal ends the program at once. From here on it is the run's, also while its cloud is put away.
+            calm.enter_context(signals(scope, heard))
+            card = {"provider": ready.provider.name, "settings": ready.provider.settings(), "access": access_card(access)}
+            folder = ledger.create(card | {"simulated": made.simulated})
 
-        def watch(journal: Any) -> None:
-            story.spent = lambda: cost.show(costs.best) if (costs := closing.spent(journal.entries)) else ""
+            def watch(journal: Any) -> None:
+                story.spent = lambda: cost.show(costs.best) if (costs := closing.spent(journal.entries)) else ""
 
-        ended = run(
-            made, ready.provider, folder, scope, story.tell, access=access, keep_s=target.keep_s, progress=story.progress, watch=watch
-        )
-    return int(ended.exit), _run_record(ended, made.simulated), _run_text(ended, made.simulated)
+            try:
+                ended = run(
+                    made,
+                    ready.provider,
+                    folder,
+                    scope,
+                    story.tell,
+                    access=access,
+                    keep_s=target.keep_s,
+                    progress=story.progress,
+                    watch=watch,
+                )
+            finally:
+                _forget_unbegun(folder)
+        return int(ended.exit), _run_record(ended, made.simulated), _run_text(ended, made.simulated)
+
+
+def _forget_unbegun(folder: ledger.LeaseFolder) -> None:
+    """A lease whose first line never reached the disk asked for nothing: kept, it would be an orphan for ever."""
+    with contextlib.suppress(OSError):
+        if not folder.journal.exists() or not folder.journal.stat().st_size:
+            shutil.rmtree(folder.path)
 
 
 def _run_record(ended: Any, simulated: bool) -> dict[str, Any]:
@@ -87,10 +110,7 @@ def _run_text(ended: Any, simulated: bool) -> str:
     if isinstance(error, GpuleaseError):
         parts.append(error_text(error, ended.now))
     elif isinstance(error, Exception) and not isinstance(error, Cancelled):
-        bug = f"a bug in gpulease: {type(error).__name__}: {error}"
-        parts.append(
-            error_text(GpuleaseError(bug, why="".join(traceback.format_exception(error)), next="report it with the lines above"), ended.now)
-        )
+        parts.append(error_text(bug(error), ended.now))
     elif error is not None:
         parts.append(error_text(GpuleaseError(f"stopped: {error}", next=f"gpulease report {ended.lease}"), ended.now))
     parts.append(
@@ -99,7 +119,7 @@ def _run_text(ended: Any, simulated: bool) -> str:
             for line in (
                 f"verdict   {ended.verdict}: {ended.now}",
                 f"cost      {_cost_text(ended.spend)}" + (", SIMULATED" if simulated else ""),
-                f"proof     {ended.sealed.evidence}" if ended.sealed.evidence else f"no proof  {ended.sealed.why_not}",
+                f"proof     {ended.sealed.evidence}" if ended.sealed.evidence else f"no proof  {clean(ended.sealed.why_not)}",
             )
         )
     )
@@ -115,19 +135,15 @@ def _cost_text(spend: cost.Spend | None) -> str:
 def list_table(every: bool) -> Answer:
     rows, records = [], []
     for folder in ledger.folders():
-        stands = ledger.standing(folder)
-        if not every and not stands.open and not stands.alive:
-            continue
+        try:
+            stands = ledger.standing(folder)
+        except (GpuleaseError, OSError) as e:
+            # One folder that cannot be read must not hide the others.
+            stands = ledger.Standing(folder, False, [], holdings([]), getattr(e, "what", str(e)))
         genesis: dict[str, Any] = next((e["body"] for e in stands.entries if e["kind"] == "genesis"), {})
-        state = (
-            "alive"
-            if stands.alive
-            else "broken"
-            if stands.broken
-            else "released"
-            if not stands.open
-            else f"ORPHANED ({stands.held.verdict or 'no verdict'})"
-        )
+        state = _state(stands, genesis)
+        if not every and state in ("released", ENDED):
+            continue
         spent = closing.spent(stands.entries)
         records.append(
             {
@@ -143,7 +159,8 @@ def list_table(every: bool) -> Answer:
             }
         )
         what = genesis.get("offer", {}).get("type", "?") + (" SIMULATED" if genesis.get("simulated") else "")
-        rows.append([folder.id, state, what, (genesis.get("deadline") or "?")[:16].replace("T", " "), cost.show(spent.best) if spent else "?"])
+        deadline = (genesis.get("deadline") or "?")[:16].replace("T", " ")
+        rows.append([folder.id, state, what, deadline, cost.show(spent.best) if spent else "?"])
     text = (
         table(rows, ("lease", "state", "machine", "deadline (UTC)", "spent"))
         if rows
@@ -152,51 +169,108 @@ def list_table(every: bool) -> Answer:
     return {"schema": "gpulease/ls/1", "leases": records}, text
 
 
+ENDED = "its rehearsal cloud has ended"
+
+
+def _state(stands: ledger.Standing, genesis: Mapping[str, Any]) -> str:
+    if stands.alive:
+        return "alive"
+    if stands.broken:
+        return "broken"
+    if not stands.open:
+        return "released"
+    if cloud_has_ended(genesis.get("settings") or {}):
+        return ENDED  # nobody saw it go, and it was no machine of anybody's
+    return f"ORPHANED ({stands.held.verdict or 'no verdict'})"
+
+
 def release_lease(name: str, patience: float) -> Coded:
     folder = ledger.find(name)
-    scope = Scope()
-    try:
-        journal = ledger.adopt(folder, "release")
-    except ledger.Busy as e:
-        raise RefusedError(e.what, why=e.why, next="stop it with Ctrl-C or SIGTERM: it then lets go itself") from e
+    if ledger.standing(folder).held.verdict is Verdict.RELEASED and _has_ended(folder):
+        return _released(folder, "gpulease/release/1", Verdict.RELEASED, int(Exit.OK))  # and nobody is left to ask once more
+    _refuse_if_ended(folder, "released")
     story = Story()
-    with signals(scope, lambda text: cry(f"{text}: this goes on until the machine is gone, or for {patience:.0f} s at most")):
-        verdict = closing.let_go(folder, journal, patience=patience, tell=lambda text: story.tell("release", text))
-    entries = ledger.standing(folder).entries
-    now = closing.now_line(entries)
-    code = closing.exit_code(verdict, None, journal)
-    record = {
-        "schema": "gpulease/release/1",
-        "lease": folder.id,
-        "verdict": str(verdict),
-        "now": now,
-        "exit": int(code),
-        "evidence": str(folder.evidence),
-    }
-    return int(code), record, f"verdict   {verdict}: {now}\nproof     {folder.evidence}"
+    with signals(Scope(), lambda text: cry(f"{text}: this goes on until the machine is gone, or for {patience:.0f} s at most")):
+        try:
+            journal = ledger.adopt(folder, "release")
+            verdict = closing.let_go(folder, journal, patience=patience, tell=lambda text: story.tell("release", text))
+        except ledger.Busy as e:
+            raise RefusedError(e.what, why=e.why, next="stop it with Ctrl-C or SIGTERM: it then lets go itself") from e
+        except (GpuleaseError, OSError) as e:
+            return _could_not_look(folder, e)
+        code = closing.exit_code(verdict, None, journal)
+    return _released(folder, "gpulease/release/1", verdict, int(code))
+
+
+def _released(folder: ledger.LeaseFolder, schema: str, verdict: Verdict, code: int) -> Coded:
+    now = closing.now_line(ledger.standing(folder).entries)
+    proof = str(folder.evidence) if (folder.evidence / "statement.dsse.json").is_file() else None
+    record = {"schema": schema, "lease": folder.id, "verdict": str(verdict), "now": now, "exit": code, "evidence": proof}
+    return code, record, f"verdict   {verdict}: {now}\nproof     {proof or 'none could be written'}"
+
+
+def _could_not_look(folder: ledger.LeaseFolder, e: GpuleaseError | OSError) -> Coded:
+    """What keeps us from letting go is an error about money: the machine does not wait until it is put right."""
+    trouble = e if isinstance(e, GpuleaseError) else GpuleaseError(f"this machine would not: {e}", next=f"df -h {folder.path}")
+    entries: list[Any] = []
+    with contextlib.suppress(GpuleaseError, OSError):
+        entries = ledger.standing(folder).entries
+    now = closing.now_line(entries) if entries else "assume it is running: its journal cannot be read"
+    code = int(Exit.UNPROVEN)
+    record = {"schema": "gpulease/release/1", "lease": folder.id, "verdict": str(Verdict.UNPROVEN), "now": now, "exit": code}
+    return code, record | {"error": _error_record(trouble)}, error_text(trouble, now)
+
+
+def _refuse_if_ended(folder: ledger.LeaseFolder, what: str) -> None:
+    """A rehearsal whose cloud is gone cannot be asked any more, and was never money: say so at once, and leave its proof alone."""
+    if not _has_ended(folder):
+        return
+    last = next((e for e in reversed(ledger.standing(folder).entries) if e["kind"] == "verdict"), None)
+    seen = f"last seen {last['body']['verdict']} at {last['at']['wall'][:19]}Z" if last else "nobody saw it go"
+    raise RefusedError(
+        f"lease {folder.id} cannot be {what}: its rehearsal cloud has ended, and everything in it with it",
+        why=f"SIMULATED; nothing of it was a machine or cost money. {seen[0].upper()}{seen[1:]}",
+        next=f"gpulease proof {folder.id}" if folder.evidence.is_dir() else "gpulease ls --all",
+    )
+
+
+def _has_ended(folder: ledger.LeaseFolder) -> bool:
+    with contextlib.suppress(GpuleaseError):  # without a card the journal may still say where to ask
+        return not ledger.alive(folder) and cloud_has_ended(folder.card()["settings"])
+    return False
 
 
 def reap_leases(names: list[str], go: bool, region: str | None, aws_profile: str | None, endpoint: str | None) -> Coded:
     from provisioner.reap import reap
 
-    settings = {"region": region or default_region(aws_profile), "profile": aws_profile, "endpoint": endpoint}
-    found = reap(providers.connect("aws", settings), names, go=go)
-    rows = [
-        [
-            f.lease,
-            f.state,
-            f.deadline[:16].replace("T", " "),
-            f"{len(f.resources)}: {', '.join(sorted({r.kind for r in f.resources}))}",
-            f.said,
+    where = region or ("us-east-1" if endpoint else default_region(aws_profile))
+    settings = {"region": where, "profile": aws_profile, "endpoint": endpoint}
+    provider = providers.connect("aws", settings)
+    with contextlib.ExitStack() as calm:
+        if go:
+            calm.enter_context(signals(Scope(), lambda text: cry(f"{text}: this goes on until what is overdue is gone")))
+        found = reap(provider, names, go=go)
+        rows = [
+            [
+                f.lease,
+                f.state,
+                f.deadline[:16].replace("T", " "),
+                f"{len(f.resources)}: {', '.join(sorted({r.kind for r in f.resources}))}",
+                f.said,
+            ]
+            for f in found
         ]
-        for f in found
-    ]
-    text = table(rows, ("lease", "state", "deadline (UTC)", "resources", "")) if rows else f"nothing of gpulease's in {settings['region']}"
-    if not go and any(f.due for f in found):
-        text += "\n\nnothing was touched; `gpulease reap --go` lets go of what is overdue"
-    code = int(closing.worst([f.verdict for f in found]))
-    record = {"schema": "gpulease/reap/1", "region": settings["region"], "went": go, "leases": [f.record() for f in found], "exit": code}
-    return code, record, text
+        text = table(rows, ("lease", "state", "deadline (UTC)", "resources", "")) if rows else f"nothing of gpulease's in {where}"
+        if not go and any(f.due for f in found):
+            text += "\n\nnothing was touched; `gpulease reap --go` lets go of what is overdue"
+        code = int(closing.worst([f.verdict or _seen(f.resources) for f in found if f.due]))
+        record = {"schema": "gpulease/reap/1", "region": where, "went": go, "leases": [f.record() for f in found], "exit": code}
+        return code, record, text
+
+
+def _seen(resources: Any) -> Verdict:
+    """What was overdue and not let go of: only looked at, or somebody else had it."""
+    return Verdict.HELD if any(r.billed and r.phase is not Phase.LEAVING for r in resources) else Verdict.LEAVING
 
 
 def show_proof(name: str | None, path_only: bool, recheck: bool) -> Coded:
@@ -204,7 +278,7 @@ def show_proof(name: str | None, path_only: bool, recheck: bool) -> Coded:
 
     folder = newest(name)
     if path_only:
-        return 0, {"path": str(folder.evidence)}, str(folder.evidence)
+        return 0, {"schema": "gpulease/proof/1", "path": str(folder.evidence), "verify": None}, str(folder.evidence)
     if not folder.evidence.is_dir():
         stands = ledger.standing(folder)
         raise RefusedError(
@@ -215,21 +289,23 @@ def show_proof(name: str | None, path_only: bool, recheck: bool) -> Coded:
     if recheck:
         return _recheck(folder)
     report = verify.verify(folder.evidence)
-    text = (folder.evidence / "report.md").read_text(encoding="utf-8")
-    return 0, {"schema": "gpulease/proof/1", "path": str(folder.evidence), "verify": report.json()}, text
+    record = {"schema": "gpulease/proof/1", "path": str(folder.evidence), "verify": report.json()}
+    if report.exit:
+        return int(Exit.FAILED), record, report.text()  # a page that does not follow from what was signed is not shown
+    return 0, record, (folder.evidence / "report.md").read_text(encoding="utf-8")
+
+
+RECHECK_S = 30.0
 
 
 def _recheck(folder: ledger.LeaseFolder) -> Coded:
     """Ask the provider now. It adds an observation to the journal, and a new proof over it."""
-    journal = ledger.adopt(folder, "recheck")
-    verdict = closing.let_go(folder, journal, patience=30.0)
-    code = closing.MONEY.get(verdict, Exit.OK)
-    now = closing.now_line(ledger.standing(folder).entries)
-    return (
-        int(code),
-        {"schema": "gpulease/recheck/1", "lease": folder.id, "verdict": str(verdict), "now": now},
-        f"verdict   {verdict}: {now}",
-    )
+    _refuse_if_ended(folder, "looked at again")
+    with signals(Scope(), lambda text: cry(f"{text}: this ends within {RECHECK_S:.0f} s")):
+        journal = ledger.adopt(folder, "recheck")
+        verdict = closing.let_go(folder, journal, patience=RECHECK_S)
+        code = closing.exit_code(verdict, None, journal)
+    return _released(folder, "gpulease/recheck/1", verdict, int(code))
 
 
 def verify_proof(path: Path, require: str) -> Coded:
@@ -263,9 +339,8 @@ def shipped(what: str, name: str | None) -> str:
             "predicate": _predicate,
         }
         if name is None or name not in schemas:
-            raise UsageError(
-                f"there is no schema called {name!r}", why=f"there are: {', '.join(schemas)}", next="gpulease show schema profile"
-            )
+            asked = "which schema?" if name is None else f"there is no schema called {name!r}"
+            raise UsageError(asked, why=f"there are: {', '.join(schemas)}", next="gpulease show schema profile")
         return json.dumps(schemas[name](), indent=2)
     if singular not in kinds:
         raise UsageError(
@@ -277,7 +352,7 @@ def shipped(what: str, name: str | None) -> str:
     if name is None:
         return "\n".join(known)
     if singular == "provider":
-        raise UsageError("a provider is code, not a file", next="docs/providers.md")
+        raise UsageError("a provider is code, not a file", why="there is nothing to print", next="docs/providers.md")
     if name not in known:
         raise UsageError(f"no {singular} is called {name!r}", why=f"there are: {', '.join(known)}", next=f"gpulease show {singular}s")
     where = {
@@ -294,66 +369,11 @@ def playbooks() -> list[str]:
     return sorted(item.name.removesuffix(".yaml") for item in folder("playbooks").iterdir() if item.name.endswith(".yaml"))
 
 
-def open_ssh(name: str, command: list[str]) -> int:
-    """Replace this process by the system's ssh, caged: the pinned host key, one key, no agent, no config file."""
-    folder = ledger.find(name)
-    access = Access(**{k: v for k, v in folder.card().get("access", {}).items() if k in ("user", "port")})
-    address = _address(folder)
-    host_key = (folder.path / "keys" / "host_ed25519.pub").read_text().strip()
-    settings = folder.card()["settings"]
-    where, port = address, access.port
-    if settings.get("endpoint"):
-        from provisioner.rehearsal.client import attach
-
-        where, port = attach(settings["endpoint"]).route(address, port)
-    known = folder.path / "keys" / "known_hosts"
-    ledger.write_private(known, f"[{where}]:{port} {host_key}\n".encode() if port != 22 else f"{where} {host_key}\n".encode())
-    options = ["-F", "none", "-o", f"UserKnownHostsFile={known}", "-o", "GlobalKnownHostsFile=none", "-o", "StrictHostKeyChecking=yes"]
-    options += ["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-i", str(folder.path / "keys" / "client_ed25519"), "-p", str(port)]
-    try:
-        os.execvp("ssh", ["ssh", *options, f"{access.user}@{where}", *command])
-    except FileNotFoundError:
-        raise RefusedError("there is no ssh on this machine", next="install the OpenSSH client") from None
-
-
-def show_logs(name: str | None, lines: int) -> str:
-    from provisioner.clean import clean_lines
-
-    folder = newest(name)
-    parts = []
-    for file, what in (("server.log", "inference server"), ("watchdog.log", "watchdog")):
-        path = folder.path / file
-        if path.is_file() and path.stat().st_size:
-            parts += [f"== {what}: {path}", *clean_lines(path.read_text("utf-8", "replace"), last=lines)]
-    return "\n".join(parts) or f"lease {folder.id} left no logs: its server never started"
-
-
 def serve_rehearsal(port: int, faults: str | None, idle_exit: int) -> int:
     from provisioner.rehearsal import serve
 
     argv = ["--state", str(rehearsal_folder()), "--port", str(port), "--idle-exit", str(idle_exit or "inf")]
     return serve.main(argv + (["--faults", faults] if faults else []))
-
-
-def newest(name: str | None) -> ledger.LeaseFolder:
-    if name is not None:
-        return ledger.find(name)
-    every = list(ledger.folders())
-    if not every:
-        raise RefusedError(
-            "there are no leases here yet", why=f"looked in {ledger.root() / 'runs'}", next="gpulease run smoke --rehearse --yes"
-        )
-    return every[-1]
-
-
-def _address(folder: ledger.LeaseFolder) -> str:
-    for entry in reversed(ledger.standing(folder).entries):
-        if entry["kind"] in ("observe", "done") and entry["body"].get("class") in ("instance", "host-lock"):
-            if entry["body"].get("phase") not in ("here", "coming"):
-                break
-            if address := entry["body"].get("facts", {}).get("address"):
-                return str(address)
-    raise RefusedError(f"lease {folder.id} has no machine now", why="its journal shows none that is running", next="gpulease ls --all")
 
 
 def _predicate() -> dict[str, Any]:

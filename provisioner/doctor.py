@@ -1,4 +1,4 @@
-"""What a run needs, looked at before anything is spent: the state folder, the clock, a watchdog, ssh, credentials, a profile.
+"""What a run needs, looked at before anything is spent: the state folder, a watchdog, ssh, credentials, the clock, a profile.
 
 Each check says what it saw. "Could not tell" is its own answer and never "ok". Free of side effects but for a probe
 file in the state folder and a watchdog that is started on a lease that asks for nothing.
@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from provisioner import __version__, ledger
-from provisioner.clouds import Target, planned
+from provisioner.clouds import Target, check, cloud_has_ended, default_region, planned
 from provisioner.errors import Exit, GpuleaseError, RefusedError
+from provisioner.journal import instant
 from provisioner.render import table
 
 OK, BAD, UNKNOWN, SKIPPED = "ok", "WRONG", "unknown", "not asked"
@@ -35,7 +36,8 @@ class Finding:
 
 
 def examine(target: Target) -> tuple[int, dict[str, Any], str]:
-    """Every check, whatever the ones before it found."""
+    """Every check, whatever the ones before it found. UsageError for options that do not go together."""
+    check(target)
     findings = list(_findings(target))
     bad = any(f.result == BAD for f in findings)
     rows = [[f.result, f.check, f.saw + (f"; next: {f.next}" if f.next and f.result != OK else "")] for f in findings]
@@ -108,7 +110,8 @@ def _watchdog() -> str:
 
 
 def _old() -> str:
-    orphans = [s.folder.id for s in map(ledger.standing, ledger.folders()) if s.open and not s.alive]
+    unseen = [s for s in map(ledger.standing, ledger.folders()) if s.open and not s.alive]
+    orphans = [s.folder.id for s in unseen if s.broken or not cloud_has_ended(_settings(s))]
     if orphans:
         raise RefusedError(
             f"{len(orphans)} lease(s) not seen gone, and nobody looks after them: {', '.join(orphans[:3])}",
@@ -117,17 +120,35 @@ def _old() -> str:
     return "none is left over"
 
 
+def _settings(stands: ledger.Standing) -> dict[str, Any]:
+    genesis: dict[str, Any] = next((e["body"] for e in stands.entries if e["kind"] == "genesis"), {})
+    return dict(genesis.get("settings") or {})
+
+
+MOST_OFF_S = 300.0
+"""AWS refuses requests whose time is further from its own."""
+
+
 def _aws(target: Target) -> Iterator[Finding]:
     from provisioner import providers
-    from provisioner.clouds import default_region
+
+    asked: list[Any] = []
 
     def identity() -> str:
         region = target.region or default_region(target.aws_profile)
-        provider: Any = providers.connect("aws", {"region": region, "profile": target.aws_profile, "endpoint": None})
-        who = provider.identity()
+        asked.append(providers.connect("aws", {"region": region, "profile": target.aws_profile, "endpoint": None}))
+        who = asked[0].identity()
         return f"account {who.account}, {who.arn}, {region}"
 
+    def clock() -> str:
+        off = time.time() - instant(asked[0].account.last.date)
+        if abs(off) > MOST_OFF_S:
+            raise RefusedError(f"{off:+.0f} s from AWS's; at most {MOST_OFF_S:.0f} s", next="timedatectl set-ntp true")
+        return f"{off:+.0f} s from AWS's"
+
     yield _try("AWS credentials", identity)
+    last = asked[0].account.last if asked else None
+    yield _try("clock", clock) if last and last.date else Finding("clock", UNKNOWN, "AWS gave no time to compare it with")
 
 
 def _profile(target: Target) -> str:

@@ -52,7 +52,8 @@ def read_back(host: Host, provider: Provider, journal: Journal, deadline: str, w
     armed = bootstrap.armed(host, int(instant(deadline)))
     problems: dict[str, list[str]] = {}
     for sentence in armed.missing:
-        problems.setdefault(_guard_of(sentence), []).append(sentence)
+        for name in _guards_of(sentence):
+            problems.setdefault(name, []).append(sentence)
     for name in GUEST:
         problem = "; ".join(problems.get(name, []))
         if not problem:
@@ -69,8 +70,8 @@ def read_back(host: Host, provider: Provider, journal: Journal, deadline: str, w
     return f"power-off armed for {deadline[11:16]} UTC, and on {SILENCE_S // 60} min of silence from here"
 
 
-def _guard_of(sentence: str) -> str:
-    """Which guard a sentence of `bootstrap.Armed.missing` is about. Without the power-off script none of them stands."""
+def _guards_of(sentence: str) -> tuple[str, ...]:
+    """Which guards a sentence of `bootstrap.Armed.missing` is about. Without the power-off script none of them stands."""
     for start, name in (
         ("gpulease-deadline-twin", "guest-twin"),
         ("gpulease-deadline", "guest-timer"),
@@ -78,8 +79,8 @@ def _guard_of(sentence: str) -> str:
         ("lease ", "guest-lease"),
     ):
         if sentence.startswith(start):
-            return name
-    return "guest-timer"
+            return (name,)
+    return GUEST
 
 
 class Renewal:

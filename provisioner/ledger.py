@@ -40,7 +40,11 @@ def root() -> Path:
     """The state folder, made private if new; refused if others can read it."""
     base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     if not os.path.isabs(base):
-        raise RefusedError(f"XDG_STATE_HOME is {base!r}, which is not an absolute path", next="unset XDG_STATE_HOME")
+        raise RefusedError(
+            f"the state folder would be {base!r}, which is not an absolute path",
+            why="XDG_STATE_HOME says so, or there is no HOME",
+            next="export XDG_STATE_HOME=/an/absolute/path",
+        )
     folder = Path(base) / "gpulease"
     private(folder)
     private(folder / "runs")
@@ -49,8 +53,15 @@ def root() -> Path:
 
 def private(folder: Path) -> Path:
     """That folder, 0700 and ours; made if missing, refused if it is readable by others."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    info = folder.lstat()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = folder.lstat()
+    except OSError as e:
+        raise RefusedError(
+            f"state folder {folder} cannot be used: {e.strerror}",
+            why="everything that a lease does is written there first",
+            next="export XDG_STATE_HOME=/a/folder/of/yours",
+        ) from e
     mode = stat.S_IMODE(info.st_mode)
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
         raise RefusedError(f"state folder {folder} is not a folder of yours", next=f"ls -ld {folder}")

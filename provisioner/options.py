@@ -15,11 +15,23 @@ RUN_CODES = (
     "a machine was made · 5 went wrong after that · 6 stopped at the deadline or budget · 129/130/143 SIGHUP/SIGINT/SIGTERM; in all of "
     f"these everything was seen gone. Money outranks everything: {MONEY_CODES}."
 )
-PLAIN_CODES = "Exit codes: 0 done · 1 a bug in gpulease · 2 usage · 4 refused · 5 failed."
-RELEASE_CODES = f"Exit codes: 0 everything seen gone · 2 usage · 4 another process has the lease · {MONEY_CODES}."
+PLAIN_CODES = "Exit codes: 0 done · 1 a bug in gpulease · 2 usage · 4 refused · 5 failed · 129/130/143 stopped by a signal."
+PLAN_CODES = "Exit codes: 0 it could run · 1 a bug in gpulease · 2 usage · 4 refused · 129/130/143 stopped by a signal."
+RELEASE_CODES = (
+    "Exit codes: 0 everything seen gone · 1 a bug in gpulease · 2 usage · 4 another process has the lease, or its rehearsal cloud has "
+    f"ended · {MONEY_CODES}."
+)
+REAP_CODES = (
+    "Exit codes: 0 nothing is overdue, or all that was is seen gone · 1 a bug in gpulease · 2 usage · 4 refused · "
+    f"{MONEY_CODES}, also when it was only looked at."
+)
+PROOF_CODES = (
+    "Exit codes: 0 done · 1 a bug in gpulease · 2 usage · 4 there is no proof, or nobody left to ask · 5 the proof does not hold. "
+    f"With --recheck: {MONEY_CODES}."
+)
 VERIFY_CODES = (
     "Exit codes: 0 consistent, and the required tier reached · 1 contradiction or tampering · 2 intact, tier not reached · "
-    "3 cannot be read."
+    "3 cannot be read, or the command line cannot be understood."
 )
 
 Profile = Annotated[
@@ -45,8 +57,6 @@ Faults = Annotated[
     str | None,
     typer.Option("--faults", help="For --rehearse: what is to go wrong, as JSON or a file of it (docs/rehearsal.md).", metavar="JSON|FILE"),
 ]
-
-
 Endpoint = Annotated[
     str | None, typer.Option("--endpoint", help="For --rehearse: a cloud that is already running (gpulease rehearse serve).", metavar="URL")
 ]

@@ -64,10 +64,11 @@ def make(
     budget = profile.budget_micro_usd if budget_micro_usd is None else budget_micro_usd
     offers = tuple(provider.offers(profile.requirements))
     if not offers:
+        region = provider.settings().get("region")
         raise RefusedError(
-            f"no offer of {provider.name} fits the profile {profile.name!r}",
+            f"no offer of {provider.name}{f' in {region}' if region else ''} fits the profile {profile.name!r}",
             why=needs_text(profile),
-            next=f"gpulease show profile {profile.name}   (and relax `needs`)",
+            next=f"relax `needs` in {profile.source}, or name another region; gpulease show profiles lists the shipped ones",
         )
     simulated = provider.traits.simulated
     need = REHEARSAL_S if simulated else BOOT_AND_LOAD_S.get(provider.name, 12 * 60)
@@ -76,9 +77,9 @@ def make(
         seconds = cost.Budget(budget).seconds(quote, limit_seconds=max_seconds or profile.max_seconds, need_seconds=need + keep_s)
     except cost.BudgetTooSmall as e:
         raise RefusedError(
-            f"the budget or the time limit of {profile.name!r} is too small: {e}",
+            f"the budget or the time limit of {profile.name!r} is too small: {e}" + (f", {keep_s} s of them for --keep" if keep_s else ""),
             why=f"{offers[0].type} in {offers[0].region}, prices of {offers[0].price.as_of}",
-            next=f"gpulease plan {profile.name} --budget USD --minutes N",
+            next="the same command with --budget USD or --minutes N" + (", or a shorter --keep" if keep_s else ""),
         ) from e
     except cost.UnknownPrice as e:
         raise RefusedError(str(e), why="an unknown price is not zero", next="name a region or type whose price is known") from e

@@ -49,7 +49,8 @@ class Found:
 def reap(provider: Provider, names: Sequence[str], *, go: bool, now: float | None = None) -> list[Found]:
     """What is there; with `go`, what became of what was due. Raises ProviderError when not everything could be listed."""
     by_lease: dict[str, list[Resource]] = {}
-    for resource in provider.inventory(None).resources:
+    inventory = provider.inventory(None)
+    for resource in inventory.resources:
         # A tag in a shape that we never write is somebody else's, however it is called.
         if resource.phase is not Phase.GONE and ledger.LEASE_ID.fullmatch(resource.lease):
             by_lease.setdefault(resource.lease, []).append(resource)
@@ -59,7 +60,10 @@ def reap(provider: Provider, names: Sequence[str], *, go: bool, now: float | Non
             why=f"it shows {', '.join(sorted(by_lease)) or 'no leases'}",
             next="gpulease reap",
         )
-    found = [_found(lease, tuple(resources), names, time.time() if now is None else now) for lease, resources in sorted(by_lease.items())]
+    if now is None:
+        # The provider's own clock where it tells: ours may be a day ahead, and the leases are other people's too.
+        now = instant(inventory.provider_date) if inventory.provider_date else time.time()
+    found = [_found(lease, tuple(resources), names, now) for lease, resources in sorted(by_lease.items())]
     return [_let_go(one, provider) if go and one.due else one for one in found]
 
 

@@ -6,6 +6,9 @@ understood. Every string that came from a machine, a model or a provider goes th
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +18,7 @@ import cost
 from provisioner.clean import clean
 from provisioner.errors import GpuleaseError
 from provisioner.plan import Plan
+from provisioner.scope import takes
 
 SIMULATED = "SIMULATED: an embedded cloud on this machine; no account, no GPU, no money"
 
@@ -25,8 +29,12 @@ class Story:
     def __init__(self, out: TextIO | None = None, spent: Callable[[], str] = lambda: "") -> None:
         self._out = out or sys.stderr
         self.spent = spent
-        self._live = self._out.isatty()
+        self._live = self._out.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._bar = False
+        try:
+            self._fd: int | None = self._out.fileno()
+        except (OSError, ValueError):
+            self._fd = None  # not a file of the system's: it takes everything
 
     def tell(self, stage: str, text: str) -> None:
         self._wipe()
@@ -38,7 +46,9 @@ class Story:
             return
         full = round(24 * done / total)
         bar = "#" * full + "." * (24 - full)
-        self._write(f"\r{time.strftime('%H:%M:%S', time.gmtime())}  {stage:<8}  [{bar}] {done}/{total}  {self.spent()}\x1b[K")
+        line = f"{time.strftime('%H:%M:%S', time.gmtime())}  {stage:<8}  [{bar}] {done}/{total}  {self.spent()}"
+        # A line that is wider than the terminal would leave its beginning behind each time.
+        self._write(f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K")
         self._bar = True
 
     def _wipe(self) -> None:
@@ -47,19 +57,20 @@ class Story:
             self._bar = False
 
     def _write(self, text: str) -> None:
-        try:
-            self._out.write(text)
-            self._out.flush()
-        except (OSError, ValueError):
-            pass  # the terminal is gone (SIGHUP): the story ends, the run must not
+        # The terminal may be gone (SIGHUP), or stopped (Ctrl-S): the story then has a gap, the run must not.
+        with contextlib.suppress(OSError, ValueError):
+            if self._fd is None or takes(self._fd):
+                self._out.write(text)
+                self._out.flush()
 
 
 def error_text(e: GpuleaseError, now: str = "") -> str:
     """What, why, next, and what it costs right now."""
-    lines = [f"error: {clean(e.what)}"]
+    what, *more = [clean(part) for part in e.what.splitlines()] or [""]
+    lines = [f"error: {what}", *(f"       {part}" for part in more)]
     for label, text in (("why", e.why), ("next", e.next), ("now", now)):
         if text:
-            first, *rest = [clean(part) for part in text.splitlines()]
+            first, *rest = [clean(part) for part in text.splitlines()] or [""]
             lines.append(f"  {label + ':':<6} {first}")
             lines += [f"         {part}" for part in rest]
     return "\n".join(lines)

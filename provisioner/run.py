@@ -21,7 +21,7 @@ import cost
 from provisioner import __version__, closing, guards
 from provisioner.errors import Exit, GpuleaseError, HostError, NotPermitted, ProviderError, RefusedError, RunError
 from provisioner.journal import Journal, instant, rfc3339
-from provisioner.lease import failure_body, hold, holdings
+from provisioner.lease import PATIENCE_S, failure_body, hold, holdings, release
 from provisioner.ledger import LeaseFolder, write_private
 from provisioner.life import Access, Life, Progress, Tell, Waits
 from provisioner.measure import evaluate, missed
@@ -78,7 +78,8 @@ def run(
                 f"gone by {deadline[11:16]} UTC",
             )
             guards.arm_watchdog(folder, journal, deadline, plan.profile.waived)
-            with hold(folder.id, provider, journal, clock, tell=lambda text: tell("release", text)) as lease:
+            patience = closing.SIMULATED_PATIENCE_S if plan.simulated else PATIENCE_S
+            with hold(folder.id, provider, journal, clock, patience=patience, tell=lambda text: tell("release", text)) as lease:
                 life = Life(plan, lease, folder, waits, tell, progress, access, deadline, clock)
                 try:
                     live(life, keep_s)
@@ -89,16 +90,17 @@ def run(
         except (GpuleaseError, Cancelled) as e:
             error = e
         except OSError as e:
-            error = RunError(
-                f"a file here could not be written: {e}", why=f"the state folder is {folder.path}", next=f"df -h {folder.path}"
-            )
+            kind = RunError if closing.touched(holdings(journal.entries)) else RefusedError
+            error = kind(f"a file here could not be written: {e}", why=f"the state folder is {folder.path}", next=f"df -h {folder.path}")
         except Exception as e:
             # A bug of ours. The program ends here, and what may still cost money outranks it in the exit code.
             error = e
             journal.note("failure", failure_body(e))
-        verdict = _verdict(journal)
+        verdict = _verdict(journal) or release(folder.id, provider, journal, clock)
         tell("release", verdict_text(verdict, journal))
         code = closing.exit_code(verdict, error, journal)
+        if code is Exit.UNPROVEN and not closing.touched(holdings(journal.entries)):
+            code = Exit.REFUSED  # the disk did not even take the first line, so nothing was asked for
         sealed = closing.conclude(folder, journal, closing.outcome_of(error, journal.entries), code)
         return Ended(
             folder.id,
@@ -254,7 +256,7 @@ def _started(life: Life, machine: Resource) -> Resource:
 def _through(way: tunnel.Tunnel, serving: Serving, life: Life) -> None:
     """A flag that says "open" proves nothing: ask the server through it."""
     for _ in range(5):
-        if way.alive(serving.health):
+        if way.alive(serving.health, sleep=life.waits.sleep):
             return
         life.waits.sleep(0.5)
     raise HostError(
@@ -268,12 +270,13 @@ def keep(life: Life, way: tunnel.Tunnel, serving: Serving, seconds: float) -> No
         end = life.clock.now() + seconds
         key_file = life.folder.path / "api.key"
         write_private(key_file, serving.api_key.encode())
-        life.tell("keep", f"for {seconds / 60:.0f} min; Ctrl-C ends it sooner. In another terminal:")
+        span = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+        life.tell("keep", f"for {span}; Ctrl-C ends it sooner. In another terminal:")
         life.tell("keep", f'export OPENAI_BASE_URL={way.url}/v1 OPENAI_API_KEY="$(cat {key_file})"   # model {serving.model_name}')
         silent = 0
         while (left := end - life.clock.now()) > 0:
             life.waits.sleep(min(PROBE_S, left))
-            silent = 0 if way.alive(serving.health) else silent + 1
+            silent = 0 if way.alive(serving.health, sleep=life.waits.sleep) else silent + 1
             if silent >= 3:
                 raise HostError(
                     "the server stopped answering while the tunnel was kept",
@@ -309,10 +312,10 @@ def facts_text(seen: tuple[Fact, ...]) -> str:
     return f"{len(gpus)} × {first['name']}, {first['memory_total_mib']} MiB, driver {first['driver']}"
 
 
-def _verdict(journal: Journal) -> Verdict:
-    """What the journal last saw; a lease that asked for nothing has nothing to let go of."""
+def _verdict(journal: Journal) -> Verdict | None:
+    """What the journal last saw; None for a lease that was refused before it asked for anything, and so was never let go of."""
     held = holdings(journal.entries)
-    return held.verdict or (Verdict.UNPROVEN if held.asked else Verdict.RELEASED)
+    return held.verdict or (Verdict.UNPROVEN if held.asked else None)
 
 
 def verdict_text(verdict: Verdict, journal: Journal) -> str:

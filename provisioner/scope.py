@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import time
 from collections.abc import Callable, Iterator
-
 
 NAP_S = 0.05
 
@@ -93,7 +93,7 @@ class Scope:
 
 @contextlib.contextmanager
 def signals(scope: Scope, say: Callable[[str], None]) -> Iterator[None]:
-    """Route SIGINT, SIGTERM and SIGHUP to the scope; a repeat only tells where things stand."""
+    """Route SIGINT, SIGTERM and SIGHUP to the scope; a repeat only tells where things stand. `nohup` is respected."""
 
     def hear(number: int, _frame: object) -> None:
         name = signal.Signals(number).name
@@ -101,7 +101,10 @@ def signals(scope: Scope, say: Callable[[str], None]) -> Iterator[None]:
             say(name if scope.reason is None else f"{name} again")
         scope.cancel(name)
 
-    old = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    old = {number: signal.signal(number, hear) for number in numbers}
     try:
         yield
     finally:
@@ -111,5 +114,15 @@ def signals(scope: Scope, say: Callable[[str], None]) -> Iterator[None]:
 
 def cry(text: str) -> None:
     """Write to stderr in one piece, from a signal handler too, without the interpreter's buffers and locks."""
+    if not takes(2):
+        return
     with contextlib.suppress(OSError):
         os.write(2, (text + "\n").encode("utf-8", "replace"))
+
+
+def takes(fd: int, within: float = 0.2) -> bool:
+    """Will a line be taken? A terminal that was stopped with Ctrl-S takes none, and nobody waits for it: letting go does not."""
+    try:
+        return bool(select.select([], [fd], [], within)[1])
+    except (OSError, ValueError):
+        return True  # closed or odd: the write itself says so

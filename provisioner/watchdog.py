@@ -3,7 +3,8 @@
 Started before the first create, detached from its owner's terminal and process group. It needs no protocol with the
 owner: it waits for the lock on the journal, which the kernel frees the moment the owner dies, however it dies. An
 owner that lives but no longer acts (Ctrl-Z, a hung call) is killed once the lease is overdue, which frees the lock
-too; the owner is our parent, so its pid cannot have become somebody else's.
+too; the owner is our parent, so its pid cannot have become somebody else's. One that its journal shows letting go is
+given the time that takes: a machine may need many minutes to go, and the owner's exit code is what its user waits for.
 
 When the owner ends well the lock comes free, the journal says `released`, and this ends without a word. It does not
 survive the machine it runs on; the guards on the rented machine and at the provider are for that.
@@ -21,7 +22,8 @@ import traceback
 from pathlib import Path
 
 from provisioner.errors import RefusedError
-from provisioner.journal import Busy
+from provisioner.journal import Broken, Busy, read
+from provisioner.lease import PATIENCE_S as LONGEST_RELEASE_S
 from provisioner.ledger import LeaseFolder, adopt, alive, standing
 from provisioner.model import Verdict
 from provisioner.scope import Scope
@@ -29,6 +31,7 @@ from provisioner.scope import Scope
 PATIENCE_S = 6 * 3600.0
 POLL_S = 0.5
 AGAIN_S = 30.0
+LETTING_GO_S = LONGEST_RELEASE_S + 60.0
 READY = b"watching\n"
 
 
@@ -87,9 +90,18 @@ def main(folder: LeaseFolder, overdue: float, owner: int) -> Verdict | None:
 
 def _wait_for_the_lock(folder: LeaseFolder, late: Scope, owner: int) -> None:
     while alive(folder):
-        if (late.left() or 0.0) <= 0 and os.getppid() == owner:
+        left = late.left() or 0.0
+        if left <= 0 and os.getppid() == owner and not (left > -LETTING_GO_S and _letting_go(folder)):
             os.kill(owner, signal.SIGKILL)
         time.sleep(POLL_S)  # no scope here: nothing but SIGKILL is meant to end this process
+
+
+def _letting_go(folder: LeaseFolder) -> bool:
+    try:
+        entries = read(folder.journal).entries
+    except (Broken, OSError):
+        return False
+    return any(e["kind"] == "failure" or (e["kind"] == "intent" and e["body"]["op"] == "remove") for e in entries)
 
 
 if __name__ == "__main__":

@@ -121,14 +121,14 @@ def numbers() -> str:
         ["`reap` calls a lease overdue, after the deadline", f"{reap.OVERDUE_S} s"],
         ["the machine is told that we are still here, every", f"{guards.RENEW_EVERY_S:.0f} s"],
         ["the machine powers itself off after silence of", f"{guards.SILENCE_S} s"],
-        ["two empty looks lie apart at least, on EC2", "2 s"],
+        ["two empty looks lie apart at least, on EC2", f"{aws.AwsProvider('us-east-1').traits.second_look_s:.0f} s"],
         ["settle time after a lost answer, on EC2", f"{aws.SETTLE_S:.0f} s"],
         ["the same in the rehearsal", f"{aws.REHEARSED_SETTLE_S:.0f} s"],
         ["the same on a host of your own", f"{static.StaticProvider.traits.settle_s:.0f} s"],
         ["run and `release` go on looking", f"{lease.PATIENCE_S:.0f} s"],
         ["the watchdog goes on looking", f"{watchdog.PATIENCE_S / 3600:.0f} h"],
         ["a simulated cloud is looked for, at most", f"{closing.SIMULATED_PATIENCE_S:.0f} s"],
-        ["the guard tail that \"at most\" pays for, after the deadline", f"{cost.GUARD_TAIL_SECONDS} s"],
+        ['the guard tail that "at most" pays for, after the deadline', f"{cost.GUARD_TAIL_SECONDS} s"],
     ]
     return table(["what", "how long"], rows)
 

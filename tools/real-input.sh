@@ -29,7 +29,7 @@ environment() {
   rm -rf "$folder/$1"
   "$python" -m venv "$folder/$1"
   "$folder/$1/bin/python" -m pip install -qq --disable-pip-version-check --no-input --no-compile --no-deps -r "$2" || {
-    echo "$1: not all of $2 could be installed. torch's CPU build must be where pip looks: PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS" >&2
+    echo "$1: not all of $2 could be installed; what it names must be where pip looks (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS)" >&2
     exit 1
   }
   if [ "$1" = vllm ]; then name_it "$folder/$1"; fi

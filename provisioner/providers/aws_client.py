@@ -152,14 +152,15 @@ def _sign_off(request: Any, **_: Any) -> None:
 def _session(region: str, profile: str | None, rehearsed: bool) -> Any:
     """One per process and account: reading EC2's model takes a third of a second, and a login may be cached in it."""
     import boto3
-    from botocore.exceptions import ProfileNotFound
+    from botocore.exceptions import BotoCoreError
 
     if rehearsed:
         return boto3.Session(aws_access_key_id="gpulease-rehearsal", aws_secret_access_key="not-a-secret", region_name=region)
     try:
         return boto3.Session(profile_name=profile, region_name=region)
-    except ProfileNotFound as e:
-        raise RefusedError(f"AWS profile {profile!r} is not configured", next=login_next(profile)) from e
+    except BotoCoreError as e:  # a profile that is not there, a file that cannot be parsed
+        what = f"AWS profile {profile!r} is not configured" if profile else f"your AWS configuration cannot be used: {e}"
+        raise RefusedError(what, why="~/.aws and the AWS_ variables say so", next=login_next(profile)) from e
 
 
 @cache

@@ -156,8 +156,10 @@ def _kind(code: str, *, answered: bool, creating: bool) -> type[ProviderError]:
 
 
 def _why(code: str, kind: type[ProviderError]) -> str:
+    if code in NEVER_SENT:
+        return "the request never left this machine"
     if issubclass(kind, NotCreated):
-        return "the request never left this machine" if code in NEVER_SENT else "AWS answered that it did not do it"
+        return "AWS answered that it did not do it"
     if code in ("IdempotentParameterMismatch", "IdempotentInstanceTerminated"):
         return "this token was used before, so what it made exists or existed"
     if issubclass(kind, NotPermitted):
@@ -173,7 +175,7 @@ def _next(code: str, profile: str | None) -> str:
     if code in DENIED:
         return "ask for the missing permission: docs/iam.md has the policy gpulease needs"
     if code in ("InsufficientInstanceCapacity", "Unsupported", "InsufficientCapacity"):
-        return "try another zone or another type: gpulease offers"
+        return "try again later (another zone may have some), or another type in `needs.types`: gpulease plan PROFILE"
     if code in ("VcpuLimitExceeded", "InstanceLimitExceeded"):
         return "ask for a higher vCPU quota (console: Service Quotas, Amazon EC2), or take a smaller type"
     if code == "OperationNotPermitted":

@@ -113,7 +113,12 @@ def start(
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True
         )
-    line = _first_line(process, timeout)
+    try:
+        line = _first_line(process, timeout)
+    except BaseException:  # a signal: nobody would know of the process
+        process.kill()
+        process.wait()
+        raise
     try:
         ready = json.loads(line)
         return Rehearsal(str(ready["endpoint"]), int(ready["pid"]))

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import select
 import socket
 import threading
 import time
@@ -44,7 +45,7 @@ class Tunnel:
         self.local_port: int = forwarder.listeners[0].server_address[1]
         self.url = f"http://127.0.0.1:{self.local_port}"
 
-    def status(self, path: str, *, timeout: float = 5.0) -> int | None:
+    def status(self, path: str, *, timeout: float = 5.0, sleep: Sleep = time.sleep) -> int | None:
         """The HTTP status that GET `path` gets through the tunnel, or None when no answer comes in time."""
         if not re.fullmatch(r"/[!-~]*", path):
             raise ValueError(f"not a path: {path!r}")
@@ -56,7 +57,10 @@ class Tunnel:
                 sock.sendall(request.encode("ascii"))
                 while b"\n" not in line and len(line) < 256:
                     # One limit for the whole answer: a server that sends a byte now and then is not alive.
-                    sock.settimeout(max(0.001, until - time.monotonic()))
+                    while not select.select([sock], [], [], 0.1)[0]:
+                        sleep(0)  # a scope that was cancelled raises here
+                        if time.monotonic() >= until:
+                            return None
                     piece = sock.recv(256)
                     if not piece:
                         break
@@ -66,9 +70,9 @@ class Tunnel:
         match = re.match(rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r\n]", line)
         return int(match[1]) if match else None
 
-    def alive(self, probe: str = "/health", *, timeout: float = 5.0) -> bool:
+    def alive(self, probe: str = "/health", *, timeout: float = 5.0, sleep: Sleep = time.sleep) -> bool:
         """Whether the health endpoint answers with success through the tunnel, now."""
-        status = self.status(probe, timeout=timeout)
+        status = self.status(probe, timeout=timeout, sleep=sleep)
         return status is not None and 200 <= status < 300
 
     def close(self) -> None:

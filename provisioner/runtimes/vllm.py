@@ -84,7 +84,7 @@ def figures(log: str) -> dict[str, int]:
         out["kv_cache_mib"] = min(_mib(gib) for gib in found_gib)
     tokens: dict[str, int] = {}
     for line in log.splitlines():
-        if size := re.search(r"GPU KV cache size: ([\d,]+) tokens", line):
+        if size := re.search(r"[CG]PU KV cache size: ([\d,]+) tokens", line):
             engine = re.search(r"EngineCore_(?:DP)?(\d+)", line)
             tokens[engine[1] if engine else "0"] = int(size[1].replace(",", ""))
         if reach := re.search(r"Maximum concurrency for ([\d,]+) tokens per request: ([\d.]+)x", line):
@@ -122,7 +122,7 @@ VLLM = Runtime(
         (r"Starting to load model", "loading weights"),
         (r"Model loading took", "weights are loaded"),
         (r"torch\.compile takes", "compiled"),
-        (r"GPU KV cache size:", "the KV cache is laid out"),
+        (r"[CG]PU KV cache size:", "the KV cache is laid out"),
         (r"Graph capturing finished", "CUDA graphs are captured"),
         (r"Application startup complete", "the API has started"),
     ),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import rfc8785
 
 from provisioner import journal as J
-from provisioner.journal import Busy, Journal
+from provisioner.journal import Broken, Busy, Journal
 from provisioner.scope import SystemClock
 from tests.core.torture import FullDisk
 
@@ -55,6 +58,7 @@ def test_the_reserve_makes_room_for_the_line_that_found_the_disk_full(tmp_path: 
 
         def write(fd: int, data: bytes) -> int:
             if journal.has_reserve:
+                real(fd, data[:7])
                 raise OSError(errno.ENOSPC, "No space left on device")
             return real(fd, data)
 
@@ -85,6 +89,27 @@ def test_a_note_on_a_full_disk_is_kept_in_memory_with_all_it_says(tmp_path: Path
         journal.note("observe", {"id": "i-2", "facts": {"a": 0.5}})
         assert [e["body"]["id"] for e in journal.entries] == ["i-1", "i-2"]
         assert journal.entries[0]["body"]["facts"] == {"a": 1} and journal.unwritten is not None
+
+
+def forged(path: Path, *, seq: int = 1, prev: str | None = None, shape: Callable[[bytes], bytes] = bytes) -> None:
+    """A journal of two lines whose second is not quite one of ours; the chain of hashes is kept unless it says otherwise."""
+    with Journal(path, CLOCK) as journal:
+        first = journal.append("stage", {"n": 0})
+        second = {**first, "seq": seq, "prev": prev or journal.head}
+    line = shape(rfc8785.dumps(second)) + b"\n"
+    third = {**first, "seq": 2, "prev": hashlib.sha256(line).hexdigest()}
+    path.write_bytes(path.read_bytes() + line + rfc8785.dumps(third) + b"\n")
+
+
+def test_a_line_out_of_the_count_the_chain_or_the_form_is_damage(tmp_path: Path) -> None:
+    forged(tmp_path / "good")
+    assert len(J.read(tmp_path / "good").entries) == 3
+    forged(tmp_path / "count", seq=2)
+    forged(tmp_path / "chain", prev="f" * 64)
+    forged(tmp_path / "form", shape=lambda line: line.replace(b":", b": ", 1))
+    for name in ("count", "chain", "form"):
+        with pytest.raises(Broken, match="line 2"):
+            J.read(tmp_path / name)
 
 
 def test_the_lock_is_held_from_the_opening_to_the_end(tmp_path: Path) -> None:

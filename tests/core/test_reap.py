@@ -77,7 +77,7 @@ def test_what_is_in_time_goes_when_it_is_named(cloud: Tagged) -> None:
 
 @pytest.mark.parametrize("tag", ["mine", "r-2026", ONE + "x", "../" + ONE, ONE.upper()])
 def test_a_tag_in_another_shape_is_not_ours(tag: str, cloud: Tagged) -> None:
-    rent(cloud, tag, -10**6)
+    rent(cloud, tag, -(10**6))
     assert reap(cloud, (), go=True) == []
     with pytest.raises(UsageError):
         reap(cloud, (tag,), go=True)

@@ -45,6 +45,11 @@ def installed() -> Path:
     return Path(os.environ.get("GPULEASE_REAL") or ROOT / ".cache/real").resolve()
 
 
+@pytest.fixture(scope="session")
+def awscli(installed: Path) -> Path:
+    return installed / "awscli/bin/aws"
+
+
 class Client(Bench):
     """`gpulease` as a user starts it, against a machine of their own. The story goes to a file, so that it can be read on the way."""
 

@@ -23,7 +23,7 @@ from provisioner.model import Verdict
 from tests.real.conftest import Client
 from tests.real.machine import listening
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("real")]
 
 CASES, WARMUP, VANTAGES = 32, 2, ("host", "tunnel")
 EXPORT = re.compile(r'export OPENAI_BASE_URL=(?P<url>\S+) OPENAI_API_KEY="\$\(cat (?P<key>\S+)\)"')
@@ -66,7 +66,7 @@ def nothing_is_left(client: Client) -> None:
 
 
 def test_the_whole_job_and_what_the_real_server_says_of_it(client: Client) -> None:
-    client.reach("OPENAI_BASE_URL", "--keep", "30s")
+    client.reach("OPENAI_BASE_URL", "--keep", "20s")
     _, url, key = kept(client)
 
     servers = client.machine.servers()
@@ -92,13 +92,13 @@ def test_the_whole_job_and_what_the_real_server_says_of_it(client: Client) -> No
     stats = ended.answer["results"]["stats"]
     for vantage in VANTAGES:
         assert (stats[vantage]["sent"], stats[vantage]["failed"]) == (CASES, 0)
-        assert 0 < stats[vantage]["ttftP50Ns"] <= stats[vantage]["ttftP95Ns"] <= stats[vantage]["e2eP99Ns"]
+        assert 0 < stats[vantage]["ttftP50Ns"] <= stats[vantage]["e2eP50Ns"]
     serving = next(b["detail"] for b in client.entries("stage") if (b["stage"], b["state"]) == ("serve", "done"))
-    assert serving["keyRequired"] is True and serving["exposed"] == [] and serving["figures"]["kv_cache_tokens"] > 0
+    assert serving["keyRequired"] is True and serving["exposed"] == [] and serving["figures"]["kv_cache_tokens"] > 100_000
     assert key not in "".join(path.read_text("utf-8", "replace") for path in client.folder.path.iterdir() if path.is_file())
     nothing_is_left(client)
     proof = subprocess.run(client.words("verify", str(client.folder.evidence)), env=client.env, capture_output=True, text=True).stdout
-    assert "not ours to stop" in proof, proof
+    assert "it was not stopped" in proof and "that the machine is off" in proof, proof
     print(ended.story, proof, sep="\n")
 
 

@@ -205,6 +205,16 @@ def test_a_background_process_that_keeps_the_output_open_does_not_keep_us(quick:
     assert quick.run("sleep 0.5 & echo started", timeout=5).stdout == "started\n"
 
 
+@pytest.mark.skipif(SSHD is None, reason="needs OpenSSH's sshd")
+def test_where_a_login_begins_does_not_matter_files_are_put_and_found_at_home(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    with openssh(tmp_path / "sshd", extra=f"SetEnv HOME={home}\n") as sshd, ssh.connect(*sshd.args, **sshd.keys) as host:
+        host.put(b"secret", "folder/file")
+        assert (home / "folder/file").read_bytes() == b"secret" == host.get("folder/file")
+        assert host.run("pwd").stdout.strip() == str(home) == host.run('echo "$HOME"').stdout.strip()
+
+
 def test_a_background_process_does_not_keep_us_on_openssh(real: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ssh, "LINGER_S", 0.2)
     with ssh.connect(*real.args, **real.keys) as host:

@@ -214,6 +214,15 @@ def test_vllms_figures_are_read_in_whole_units() -> None:
     }
 
 
+def test_a_build_for_the_cpu_names_its_cache_otherwise() -> None:
+    log = (  # vLLM 0.32.0+cpu, as it wrote it
+        "(Worker pid=12008) INFO 11-21 10:17:00 [cpu_worker.py:260] Explicitly set (1.0/9.34) GiB for KV cache on node 0.\n"
+        "(EngineCore pid=11957) INFO 11-21 10:17:00 [kv_cache_utils.py:2327] CPU KV cache size: 2,097,152 tokens, "
+        "Maximum concurrency for 4,096 tokens per request: 512.00x\n"
+    )
+    assert get("vllm").figures(log) == {"kv_cache_tokens": 2097152, "model_len_tokens": 4096, "concurrency_hundredths": 51200}
+
+
 def test_tokens_are_added_over_engines_and_not_over_ranks() -> None:
     line = "(EngineCore_DP{} pid=7) (Worker_TP{} pid=8) INFO GPU KV cache size: 1,000 tokens\n"
     assert get("vllm").figures(line.format(0, 0) + line.format(0, 1))["kv_cache_tokens"] == 1000

@@ -1,0 +1,192 @@
+"""Guards: armed before money is spent, read back, and an error by name where they do not stand."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioner import guards, ledger, watchdog
+from provisioner.errors import HostError, RefusedError, RunError
+from provisioner.guards import GUEST
+from provisioner.journal import Journal, instant, rfc3339
+from provisioner.model import Result
+from provisioner.providers.sim import SimProvider
+from provisioner.scope import SystemClock
+
+CLOCK = SystemClock()
+DEADLINE = "2026-11-21T15:00:00.000Z"
+
+MACHINE = f"""\
+== machine
+now={int(instant(DEADLINE)) - 3600}
+uptime=100.5
+lease=writable
+poweroff=here
+== gpulease-deadline.timer
+LoadState=loaded
+ActiveState=active
+SubState=waiting
+NextElapseUSecRealtime=Sat 2026-11-21 15:00:00 UTC
+== gpulease-deadline-twin.timer
+LoadState=loaded
+ActiveState=active
+SubState=waiting
+NextElapseUSecMonotonic=1h 1min 40s
+== gpulease-lease.timer
+LoadState=loaded
+ActiveState=active
+SubState=waiting
+"""
+
+
+class Printing:
+    """A machine that answers every script with the same text."""
+
+    name = "ubuntu@203.0.113.9"
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def run(
+        self, script: str, *, values: Mapping[str, str] | None = None, stdin: bytes = b"", timeout: float = 60.0, check: bool = True
+    ) -> Result:
+        return Result(0, self.text, "", 0.1)
+
+    def stream(self, script: str, on_line: Callable[[str], None], **_: Any) -> Result:
+        raise HostError("not here")
+
+    def put(self, data: bytes, path: str, *, mode: int = 0o600) -> None: ...
+
+    def get(self, path: str, *, limit: int = 1 << 20) -> bytes:
+        return b""
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal(tmp_path / "j", CLOCK) as journal:
+        yield journal
+
+
+def states(journal: Journal) -> dict[str, str]:
+    return {e["body"]["guard"]: e["body"]["state"] for e in journal.entries if e["kind"] == "guard"}
+
+
+def read_back(text: str, journal: Journal, *waived: str) -> dict[str, str]:
+    guards.read_back(Printing(text), SimProvider(), journal, DEADLINE, waived)
+    return states(journal)
+
+
+def test_guards_that_stand_are_read_back(journal: Journal) -> None:
+    assert read_back(MACHINE, journal) == dict.fromkeys(GUEST, "read-back")
+
+
+LOADED = ".timer\nLoadState=loaded\nActiveState="
+BREAKAGES = [
+    ("guest-timer", f"gpulease-deadline{LOADED}active", f"gpulease-deadline{LOADED}inactive"),
+    ("guest-timer", "15:00:00 UTC", "15:00:01 UTC"),
+    ("guest-timer", "NextElapseUSecRealtime=Sat 2026-11-21 15:00:00 UTC", "NextElapseUSecRealtime="),
+    ("guest-twin", f"twin{LOADED}active\nSubState=waiting", f"twin{LOADED}active\nSubState=elapsed"),
+    ("guest-twin", "1h 1min 40s", "3h"),
+    ("guest-lease", f"lease{LOADED}active", "lease.timer\nLoadState=not-found\nActiveState=inactive"),
+    ("guest-lease", "lease=writable", "lease=missing"),
+]
+
+
+@pytest.mark.parametrize(("guard", "old", "new"), BREAKAGES)
+def test_a_guard_that_does_not_stand_is_an_error_by_its_name(guard: str, old: str, new: str, journal: Journal) -> None:
+    assert MACHINE.count(old) == 1
+    with pytest.raises(RunError, match=f"guard {guard} is not armed"):
+        read_back(MACHINE.replace(old, new), journal)
+    assert states(journal)[guard] == "failed"
+
+
+@pytest.mark.parametrize(("guard", "old", "new"), BREAKAGES)
+def test_only_its_own_name_waives_it(guard: str, old: str, new: str, journal: Journal) -> None:
+    others = tuple(name for name in guards.NAMES if name != guard)
+    with pytest.raises(RunError):
+        read_back(MACHINE.replace(old, new), journal, *others)
+    expected = {**dict.fromkeys(GUEST, "read-back"), guard: "waived"}
+    assert read_back(MACHINE.replace(old, new), journal, guard) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "nonsense", MACHINE.replace("poweroff=here", "poweroff=missing")], ids=["empty", "nonsense", "no power-off"]
+)
+def test_without_the_power_off_none_of_them_stands(text: str, journal: Journal) -> None:
+    for waived in ((), ("guest-timer",), ("guest-timer", "guest-twin")):
+        with pytest.raises(RunError):
+            read_back(text, journal, *waived)
+    assert read_back(text, journal, *GUEST) == dict.fromkeys(GUEST, "waived")
+
+
+def test_a_guard_that_nobody_knows_cannot_be_waived() -> None:
+    guards.check_waived(guards.NAMES)
+    with pytest.raises(RefusedError, match="'watchdogs'"):
+        guards.check_waived(("watchdog", "watchdogs"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ledger.LeaseFolder:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return ledger.create({"provider": "sim", "settings": {}})
+
+
+def in_a_minute() -> str:
+    return rfc3339(time.time() + 60)
+
+
+def test_a_watchdog_is_a_session_of_its_own_and_is_journalled_once_it_watches(folder: ledger.LeaseFolder) -> None:
+    with Journal(folder.journal, CLOCK) as journal:
+        journal.append("genesis", {"lease": folder.id})
+        deadline = in_a_minute()
+        guards.arm_watchdog(folder, journal, deadline, ())
+        body = journal.entries[-1]["body"]
+        pid = int(body["detail"].removeprefix("pid "))
+        assert os.getsid(pid) == pid != os.getsid(0)
+        assert body["state"] == "armed" and instant(body["firesAt"]) == pytest.approx(instant(deadline) + guards.GRACE_S, abs=0.01)
+        journal.append("verdict", {"verdict": "released"})
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.parametrize("program", ["/bin/true", "/bin/false"])
+def test_a_watchdog_that_does_not_say_that_it_watches_is_an_error(
+    program: str, folder: ledger.LeaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", program)
+    with Journal(folder.journal, CLOCK) as journal:
+        with pytest.raises(RefusedError, match="did not start"):
+            guards.arm_watchdog(folder, journal, in_a_minute(), ())
+        assert states(journal) == {}
+
+
+@pytest.mark.parametrize("waived", [(), ("guest-timer",), ("guest-lease", "guest-twin")])
+def test_the_watchdog_is_waived_by_its_own_name_only(
+    waived: tuple[str, ...], folder: ledger.LeaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "start", lambda folder, overdue: 4242)
+    with Journal(folder.journal, CLOCK) as journal:
+        guards.arm_watchdog(folder, journal, in_a_minute(), waived)
+        assert states(journal) == {"watchdog": "armed"}
+        guards.arm_watchdog(folder, journal, in_a_minute(), (*waived, "watchdog"))
+        assert states(journal) == {"watchdog": "waived"}
+
+
+def test_a_renewal_outlives_a_line_that_is_down() -> None:
+    calls: list[float] = []
+
+    def renew(host: Any) -> None:
+        calls.append(time.monotonic())
+        if len(calls) in (2, 3):
+            raise HostError("the line is down")
+
+    with guards.Renewal(renew, Printing(""), True, every=0.01):
+        end = time.monotonic() + 5
+        while len(calls) < 6 and time.monotonic() < end:
+            time.sleep(0.01)
+    assert len(calls) >= 6

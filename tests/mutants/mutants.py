@@ -1,0 +1,163 @@
+"""Breakages of what protects money, one line each where one line does it, and who must notice.
+
+A mutant is old text, new text, a file, and the tests that have to die of it: as few as is honest, so that all of them
+together stay cheap. `old` occurs exactly once in today's source (a test of the default suite holds that), so that the
+table cannot rot. What a mutant is for stands in its name. To add one: break the line by hand, see which test dies; if
+none does, that test is what is missing.
+
+Run them: `python -m tests.mutants.run [NAME…]`.
+"""
+
+# ruff: noqa: E501 (a table reads across)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LEASE, JOURNAL, LEDGER = "provisioner/lease.py", "provisioner/journal.py", "provisioner/ledger.py"
+WATCHDOG, CLOSING, SCOPE = "provisioner/watchdog.py", "provisioner/closing.py", "provisioner/scope.py"
+GUARDS, REAP, RUN, KEYS = "provisioner/guards.py", "provisioner/reap.py", "provisioner/run.py", "provisioner/remote/keys.py"
+
+CRASH, RULES = "tests/core/test_crash.py", "tests/core/test_lease_rules.py"
+FILE, FILE_RULES = "tests/core/test_journal.py", "tests/core/test_journal_rules.py"
+DOG = "tests/os/test_watchdog.py"
+LEDGERS, CLOSINGS, SCOPES = "tests/core/test_ledger.py", "tests/core/test_closing.py", "tests/core/test_scope.py"
+REAPS, GUARDED, RUNS = "tests/core/test_reap.py", "tests/core/test_guards.py", "tests/core/test_run_ends.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    also: tuple[tuple[str, str], ...] = ()  # more of the same breakage, in the same file
+
+    def broken(self, source: str) -> str:
+        """That source with the breakage in it. LookupError when it is not as the table says."""
+        for old, new in ((self.old, self.new), *self.also):
+            if source.count(old) != 1:
+                raise LookupError(f"{self.name}: its old text occurs {source.count(old)} times in {self.file}; needs 1: {old!r}")
+            source = source.replace(old, new)
+        return source
+
+
+MUTANTS = [
+    # -- the journal: on disk before the act, in one form, with one owner ------------------------------------------------
+    Mutant("no-sync", JOURNAL, "            sync(self._fd)\n", "            pass\n", (f"{FILE_RULES}::test_a_line_is_synced_after_it_is_written_and_before_append_returns",)),
+    Mutant("sync-does-nothing", JOURNAL, "        os.fdatasync(fd)\n", "        pass\n", (f"{FILE_RULES}::test_a_line_is_synced_after_it_is_written_and_before_append_returns",)),
+    Mutant("append-swallows-the-disk", JOURNAL, "        self._put(line)\n", "        with contextlib.suppress(OSError):\n            self._put(line)\n", (f"{FILE_RULES}::test_append_raises_what_the_disk_says",)),
+    Mutant("write-after-a-hole", JOURNAL, "        if self.unwritten is not None:\n", "        if False:\n", (f"{FILE}::test_after_a_failed_fsync_nothing_more_is_claimed",)),
+    Mutant("torn-tail-stays", JOURNAL, "            os.ftruncate(self._fd, was.sound)\n", "", (f"{FILE_RULES}::test_a_long_torn_tail_is_cut_off_and_not_just_written_over",)),
+    Mutant("torn-tail-refused", JOURNAL, '        if not end or (end == len(raw) and b"\\0" in line):\n', '        if end == len(raw) and b"\\0" in line:\n', (f"{FILE}::test_a_torn_last_line_is_dropped_at_every_byte",)),
+    Mutant("chain-not-checked", JOURNAL, ' or entry["prev"] != head', "", (f"{FILE_RULES}::test_a_line_out_of_the_count_the_chain_or_the_form_is_damage",)),
+    Mutant("lines-not-counted", JOURNAL, ' or entry["seq"] != len(entries)', "", (f"{FILE_RULES}::test_a_line_out_of_the_count_the_chain_or_the_form_is_damage",)),
+    Mutant("form-not-checked", JOURNAL, ' or rfc8785.dumps(entry) + b"\\n" != line', "", (f"{FILE_RULES}::test_a_line_out_of_the_count_the_chain_or_the_form_is_damage",)),
+    Mutant("lock-not-taken", JOURNAL, "                fcntl.flock(self._fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))\n", "                pass\n", (f"{FILE}::test_a_second_owner_is_turned_away",)),
+    Mutant("lock-let-go-early", JOURNAL, "            self._reserve()\n            sync_folder", "            self._reserve()\n            fcntl.flock(self._fd, fcntl.LOCK_UN)\n            sync_folder", (f"{FILE_RULES}::test_the_lock_is_held_from_the_opening_to_the_end",)),
+    Mutant("lock-of-the-other-kind", JOURNAL, "fcntl.flock(self._fd, fcntl.LOCK_EX", "fcntl.lockf(self._fd, fcntl.LOCK_EX", (f"{FILE_RULES}::test_the_lock_is_held_from_the_opening_to_the_end",)),
+    Mutant("lock-inherited", JOURNAL, "os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)\n        try:", "os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)\n        os.set_inheritable(self._fd, True)\n        try:", (f"{FILE_RULES}::test_a_child_process_does_not_inherit_the_lock",)),
+    Mutant("old-journal-taken-for-the-new", JOURNAL, "            if not os.path.samestat(os.fstat(self._fd), os.stat(path)):\n", "            if False:\n", (f"{FILE_RULES}::test_who_waited_for_a_journal_that_was_begun_anew_meanwhile_does_not_get_the_old_one",)),
+    Mutant("ballast-kept", JOURNAL, "            self._ballast.unlink()  # the reserve is for exactly this\n", "", (f"{FILE_RULES}::test_the_reserve_makes_room_for_the_line_that_found_the_disk_full",)),
+    Mutant("ballast-given-and-not-used", JOURNAL, "            try:\n                self._write(line)\n            except OSError:\n                self._back_to(sound)\n                raise\n", "            raise\n", (f"{FILE_RULES}::test_the_reserve_makes_room_for_the_line_that_found_the_disk_full",)),
+    Mutant("half-a-line-stays", JOURNAL, "            self._back_to(sound)\n            if e.errno", "            if e.errno", (f"{FILE_RULES}::test_the_reserve_makes_room_for_the_line_that_found_the_disk_full",)),
+    Mutant("note-raises", JOURNAL, "        except OSError as e:\n            self.unwritten", "        except ZeroDivisionError as e:\n            self.unwritten", (f"{CRASH}::test_a_full_disk_costs_the_record_never_the_removal",)),
+    Mutant("note-chokes-on-a-float", JOURNAL, "        except (TypeError, ValueError):\n            # What", "        except ZeroDivisionError:\n            # What", (f"{FILE_RULES}::test_a_note_is_always_made_and_the_file_stays_sound", f"{RULES}::test_no_fact_that_a_provider_tells_can_stop_the_letting_go")),
+    Mutant("unwritten-not-remembered", JOURNAL, "            self.unwritten = self.unwritten or e\n", "", (f"{RULES}::test_an_answer_that_cannot_be_written_down_is_still_acted_upon",)),
+    Mutant("journal-readable-by-others", JOURNAL, " or info.st_mode & 0o077:", ":", (f"{FILE}::test_a_journal_that_others_can_read_is_refused",)),
+    # -- the lease: intent before act, one way out, a verdict is an observation ------------------------------------------
+    Mutant("intent-after-create", LEASE, '        intent = self.journal.append("intent", {"op": "create", "class": kind, "token": token, "params": spec.public()})\n', '        self.provider.create(kind, spec, lease=self.id, token=token, made=self.made)\n        intent = self.journal.append("intent", {"op": "create", "class": kind, "token": token, "params": spec.public()})\n', (f"{CRASH}::test_nothing_is_created_that_could_not_be_written_down_first",)),
+    Mutant("intent-only-noted", LEASE, '        intent = self.journal.append("intent", {"op": "create"', '        intent = self.journal.note("intent", {"op": "create"', (f"{CRASH}::test_nothing_is_created_that_could_not_be_written_down_first",)),
+    Mutant("lost-answer-is-a-refusal", LEASE, "        except NotCreated as e:\n", "        except ProviderError as e:\n", (f"{CRASH}::test_an_open_intent_is_closed_by_a_refusal_and_by_nothing_else",)),
+    Mutant("refusal-leaves-the-intent-open", LEASE, '            case "failed", "create":\n                held.intents.pop(body["intentSeq"], None)\n', '            case "failed", "create":\n                pass\n', (f"{CRASH}::test_an_open_intent_is_closed_by_a_refusal_and_by_nothing_else",)),
+    Mutant("unknown-closes-the-intent", LEASE, '            case "failed", "create":\n', '            case "failed" | "unknown", "create":\n', (f"{CRASH}::test_an_open_intent_is_closed_by_a_refusal_and_by_nothing_else",)),
+    Mutant("no-finally", LEASE, "    finally:\n        lease.verdict = release(", "    else:\n        lease.verdict = release(", (f"{CRASH}::test_a_failing_body_is_released_by_its_own_process",)),
+    Mutant("only-errors-let-go", LEASE, "    except BaseException as e:\n        journal.note(\"failure\", failure_body(e))\n        raise\n    finally:\n        lease.verdict = release(id, provider, journal, clock, patience=patience, tell=tell)\n", "    except Exception as e:\n        journal.note(\"failure\", failure_body(e))\n        lease.verdict = release(id, provider, journal, clock, patience=patience, tell=tell)\n        raise\n    else:\n        lease.verdict = release(id, provider, journal, clock, patience=patience, tell=tell)\n", (f"{RULES}::test_every_way_out_of_the_body_lets_go",)),
+    Mutant("nothing-done-nothing-to-do", LEASE, "    if not begun.asked and not begun.rebuilt", "    if not begun.rebuilt", (f"{CRASH}::test_a_lost_answer_keeps_the_lease_open_for_the_whole_settle_time",)),
+    Mutant("lost-journal-asked-nothing", LEASE, "    if not begun.asked and not begun.rebuilt", "    if not begun.asked", (f"{RULES}::test_what_a_lost_journal_knew_is_waited_for_and_never_called_released",)),
+    Mutant("seen-but-never-asked-for", LEASE, " and not begun.rebuilt and not begun.resources:", " and not begun.rebuilt:", (f"{RULES}::test_something_that_was_seen_is_looked_for_even_if_nothing_was_ever_asked_for",)),
+    Mutant("one-look-is-enough", LEASE, "                enough = clock.counting() - quiet_since >= needed and not", "                enough = not held.intents and not", (f"{CRASH}::test_one_empty_look_is_not_enough",)),
+    Mutant("second-look-at-once", LEASE, "else provider.traits.second_look_s", "else 0.5", (f"{RULES}::test_two_empty_looks_lie_as_far_apart_as_the_provider_needs",)),
+    Mutant("settle-ignored", LEASE, "provider.traits.settle_s if held.intents or held.rebuilt else", "", (f"{CRASH}::test_a_lost_answer_keeps_the_lease_open_for_the_whole_settle_time",)),
+    Mutant("settle-ignored-for-a-lost-journal", LEASE, "provider.traits.settle_s if held.intents or held.rebuilt else", "provider.traits.settle_s if held.intents else", (f"{RULES}::test_what_a_lost_journal_knew_is_waited_for_and_never_called_released",)),
+    Mutant("waiting-by-the-wall-clock", LEASE, "                enough = clock.counting() - quiet_since >= needed", "                enough = clock.now() - quiet_since >= needed", (f"{RULES}::test_setting_the_wall_clock_neither_shortens_nor_stretches_the_waiting",)),
+    Mutant("patience-by-the-wall-clock", LEASE, "    started = clock.counting()\n", "    started = clock.now()\n    clock = type('', (), {'counting': clock.now, 'now': clock.now, 'sleep': clock.sleep})\n", (f"{RULES}::test_patience_ends_however_the_clock_is_set",)),
+    Mutant("a-failed-look-does-not-count", LEASE, "            quiet_since, seen = None, Verdict.UNPROVEN\n", "            seen = Verdict.UNPROVEN\n", (f"{RULES}::test_a_look_that_fails_begins_the_waiting_anew",)),
+    Mutant("no-answer-is-an-empty-list", LEASE, "            quiet_since, seen = None, Verdict.UNPROVEN\n", "            quiet_since, seen = clock.counting(), Verdict.RELEASED\n", (f"{CRASH}::test_an_answer_we_may_not_have_is_never_called_released",)),
+    Mutant("unchecked-is-empty", LEASE, "        if not looked.checked and looked.kind in held.kinds:\n", "        if False:\n", (f"{RULES}::test_a_list_without_the_kind_that_was_made_is_no_empty_list",)),
+    Mutant("any-unchecked-kind-blocks", LEASE, "        if not looked.checked and looked.kind in held.kinds:\n", "        if not looked.checked:\n", (f"{RULES}::test_a_kind_that_we_never_make_may_stay_unchecked",)),
+    Mutant("a-provider-that-breaks-ends-it", LEASE, "        except Exception as e:\n            # Not", "        except ProviderError as e:\n            # Not", (f"{RULES}::test_a_provider_that_breaks_is_one_that_did_not_answer",)),
+    Mutant("a-removal-that-breaks-ends-it", LEASE, "    except Exception as e:\n        # As in", "    except ProviderError as e:\n        # As in", (f"{RULES}::test_a_provider_that_breaks_is_one_that_did_not_answer",)),
+    Mutant("blind-asks-for-nothing", LEASE, "            left = [replace(r, lease=id) for r in holdings(journal.entries).resources.values() if r.phase is not Phase.GONE]\n", "            left = []\n", (f"{RULES}::test_who_may_not_list_still_ends_what_the_journal_knows",)),
+    Mutant("listed-not-noted-first", LEASE, "    for listed in inventory.resources:\n        met(listed)\n    for known", "    for known", (f"{RULES}::test_one_question_that_fails_does_not_keep_the_rest",)),
+    Mutant("unlisted-is-gone", LEASE, "            found[known.id] = _observe(provider, replace(known, lease=id), held, now)\n            met(found[known.id])\n", "            pass\n", (f"{RULES}::test_what_the_list_lacks_is_asked_for_by_its_name",)),
+    Mutant("not-shown-is-gone", LEASE, "        return replace(known, state=NOT_SHOWN)\n", "        return seen\n", (f"{CRASH}::test_a_new_machine_that_is_not_shown_yet_is_not_taken_for_gone",)),
+    Mutant("giving-up-is-released", LEASE, "            return _conclude(journal, seen, left, quiet)\n", "            return _conclude(journal, Verdict.RELEASED, left, quiet)\n", (f"{CRASH}::test_a_machine_that_lingers_is_called_leaving",)),
+    Mutant("leaving-is-gone", LEASE, "    left = [r for r in found.values() if r.phase is not Phase.GONE]\n", "    left = [r for r in found.values() if r.phase is Phase.HERE]\n", (f"{CRASH}::test_a_machine_that_lingers_is_called_leaving",)),
+    Mutant("held-and-leaving-swapped", LEASE, "Verdict.HELD if costs else Verdict.LEAVING", "Verdict.LEAVING if costs else Verdict.HELD", (f"{CRASH}::test_a_machine_that_lingers_is_called_leaving",)),
+    Mutant("what-is-free-costs", LEASE, "any(r.billed and r.phase is not Phase.LEAVING for r in left)", "any(r.phase is not Phase.LEAVING for r in left)", (f"{RULES}::test_what_is_free_and_stays_is_not_called_held",)),
+    Mutant("coming-costs-nothing", LEASE, "any(r.billed and r.phase is not Phase.LEAVING for r in left)", "any(r.billed and r.phase is Phase.HERE for r in left)", (f"{RULES}::test_a_machine_that_is_only_coming_is_asked_to_go_and_counts_as_held",)),
+    Mutant("coming-is-not-asked", LEASE, "    if resource.phase is Phase.LEAVING:\n        return\n", "    if resource.phase in (Phase.LEAVING, Phase.COMING):\n        return\n", (f"{RULES}::test_a_machine_that_is_only_coming_is_asked_to_go_and_counts_as_held",)),
+    Mutant("rebuilt-is-released", LEASE, ">= needed and not held.rebuilt\n", ">= needed\n", (f"{RULES}::test_what_a_lost_journal_knew_is_waited_for_and_never_called_released",)),
+    Mutant("an-old-verdict-stands", LEASE, "                    held.verdict = None  # an older", "                    pass  # an older", (f"{RULES}::test_what_is_seen_after_a_verdict_takes_the_verdict_back",)),
+    Mutant("a-story-can-end-it", LEASE, "    tell = _unbreakable(tell)\n", "", (f"{RULES}::test_a_story_that_cannot_be_told_does_not_end_the_letting_go",)),
+    # -- the folder of leases --------------------------------------------------------------------------------------------
+    Mutant("state-folder-readable", LEDGER, "    if mode & 0o077:\n", "    if False:\n", (f"{LEDGERS}::test_a_state_folder_that_others_can_enter_is_refused",)),
+    Mutant("nobody-is-alive", LEDGER, "    except BlockingIOError:\n        return True\n", "    except BlockingIOError:\n        return False\n", (f"{LEDGERS}::test_a_lease_is_alive_while_somebody_has_its_journal",)),
+    Mutant("adopt-a-live-lease", LEDGER, "    except Broken:\n        _set_aside(folder)\n        journal = Journal(folder.journal, clock)\n", "    except (Broken, Busy):\n        os.rename(folder.journal, folder.path / 'journal.broken-1.jsonl')\n        journal = Journal(folder.journal, clock)\n", (f"{LEDGERS}::test_a_lease_that_somebody_has_is_not_adopted",)),
+    Mutant("set-aside-under-its-owner", LEDGER, "        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "", (f"{LEDGERS}::test_a_damaged_journal_that_somebody_has_is_not_renamed",)),
+    Mutant("lost-journal-is-a-new-one", LEDGER, "        if not journal.entries:\n            _begin_anew(folder, journal)\n", "", (f"{LEDGERS}::test_a_lost_journal_is_not_taken_for_a_lease_that_asked_for_nothing",)),
+    Mutant("private-keys-for-everybody", KEYS, "    _write_new(folder / name, private, 0o600)\n", "    _write_new(folder / name, private, 0o644)\n", ("tests/remote/test_keys.py::test_a_private_key_is_for_its_owner_only_whatever_the_umask",)),
+    # -- the watchdog ----------------------------------------------------------------------------------------------------
+    Mutant("watchdog-spares-the-overdue", WATCHDOG, "            os.kill(owner, signal.SIGKILL)\n", "            pass\n", (f"{DOG}::test_an_owner_that_hangs_is_killed_even_if_the_clock_was_set_back",)),
+    Mutant("watchdog-kills-strangers", WATCHDOG, "left <= 0 and os.getppid() == owner and", "left <= 0 and", (f"{DOG}::test_an_overdue_holder_that_is_not_its_parent_is_spared",)),
+    Mutant("watchdog-kills-who-lets-go", WATCHDOG, " and not (left > -LETTING_GO_S and _letting_go(folder))", "", (f"{DOG}::test_an_overdue_owner_that_is_letting_go_is_given_time_to_say_how_it_went",)),
+    Mutant("watchdog-believes-the-wall", WATCHDOG, "        left = late.left() or 0.0\n", "        left = (late.deadline or 0.0) - time.time()\n", (f"{DOG}::test_an_owner_that_hangs_is_killed_even_if_the_clock_was_set_back",)),
+    Mutant("watchdog-in-the-owners-group", WATCHDOG, "            start_new_session=True,\n", "            start_new_session=False,\n", (f"{GUARDED}::test_a_watchdog_is_a_session_of_its_own_and_is_journalled_once_it_watches",)),
+    Mutant("watchdog-ends-on-sigterm", WATCHDOG, "signal.SIGHUP, signal.SIGTERM)", "signal.SIGHUP)", (f"{DOG}::test_no_signal_but_sigkill_ends_it",)),
+    Mutant("watchdog-not-read-back", WATCHDOG, "        if not ready or said.readline() != READY:\n", "        if not ready:\n", (f"{GUARDED}::test_a_watchdog_that_does_not_say_that_it_watches_is_an_error",)),
+    Mutant("watchdog-stops-at-damage", WATCHDOG, " and not before.broken:\n", " or before.broken:\n", (f"{DOG}::test_a_journal_that_came_to_harm_does_not_keep_the_machine",)),
+    Mutant("watchdog-stops-at-an-empty-journal", WATCHDOG, "            if not before.entries and not folder.has_card:\n", "            if not before.entries:\n", (f"{DOG}::test_a_journal_that_came_to_harm_does_not_keep_the_machine",)),
+    Mutant("watchdog-gives-up-at-an-error", WATCHDOG, "            if time.time() > overdue + PATIENCE_S:\n                raise\n", "            raise\n", (f"{DOG}::test_what_is_put_right_later_is_taken_up_then",)),
+    Mutant("watchdog-trusts-any-verdict", WATCHDOG, "before.held.verdict is Verdict.RELEASED and", "before.held.verdict is not None and", (f"{DOG}::test_an_owner_that_gave_up_is_followed_up",)),
+    # -- the scope: time and signals -------------------------------------------------------------------------------------
+    Mutant("twin-clock-ignored", SCOPE, "        return min(self.deadline - self._now(), self._twin_deadline - self._twin())\n", "        return self.deadline - self._now()\n", (f"{SCOPES}::test_a_wall_clock_set_back_buys_no_time", f"{SCOPES}::test_either_clock_ends_it")),
+    Mutant("wall-clock-ignored", SCOPE, "        return min(self.deadline - self._now(), self._twin_deadline - self._twin())\n", "        return self._twin_deadline - self._twin()\n", (f"{SCOPES}::test_either_clock_ends_it",)),
+    Mutant("sleep-is-not-woken", SCOPE, "            time.sleep(min(rest, NAP_S))\n", "            time.sleep(rest)\n", (f"{SCOPES}::test_a_signal_wakes_a_sleep",)),
+    Mutant("a-signal-can-raise", SCOPE, "        with contextlib.suppress(OSError, ValueError):  # after", "        if True:  # after", (f"{SCOPES}::test_a_signal_never_raises_where_there_is_nobody_left_to_tell",)),
+    Mutant("a-cry-can-raise", SCOPE, "    with contextlib.suppress(OSError):\n        os.write(2", "    if True:\n        os.write(2", (f"{SCOPES}::test_crying_to_a_closed_terminal_is_silent",)),
+    Mutant(
+        "a-signal-can-hang-the-sleeper", SCOPE, "            time.sleep(min(rest, NAP_S))\n", "            self._event.wait(min(rest, NAP_S))\n",
+        (f"{SCOPES}::test_no_instant_of_a_sleep_is_a_bad_one_for_a_signal",),
+        also=(
+            ("        self._over = True  # a plain", "        self._over = True\n        self._event.set()  # a plain"),
+            ("        self._over = False\n", "        self._over = False\n        import threading\n\n        self._event = threading.Event()\n"),
+        ),
+    ),
+    Mutant("the-last-reason-wins", SCOPE, "        self.reason = self.reason or reason\n", "        self.reason = reason\n", (f"{SCOPES}::test_the_first_reason_stays",)),
+    # -- the run, its guards, its exit code ------------------------------------------------------------------------------
+    Mutant("no-deadline", RUN, "            scope.limit(instant(deadline) - min(TEARDOWN_S, plan.max_seconds / 20))\n", "", (f"{RUNS}::test_the_deadline_ends_a_run_before_the_machine_has_to",)),
+    Mutant("a-bug-hides-the-money", RUN, "        except Exception as e:\n            # A bug of ours.", "        except ZeroDivisionError as e:\n            # A bug of ours.", (f"{RUNS}::test_a_bug_does_not_hide_what_may_still_cost",)),
+    Mutant("error-outranks-money", CLOSING, "    if verdict in MONEY:\n        return MONEY[verdict]\n", "    if verdict in MONEY and error is None:\n        return MONEY[verdict]\n", (f"{CLOSINGS}::test_what_may_still_cost_outranks_what_went_wrong",)),
+    Mutant("unrecorded-is-released", CLOSING, "        return Exit.UNPROVEN  # gone", "        pass  # gone", (f"{CLOSINGS}::test_gone_but_not_recorded_is_not_proven",)),
+    Mutant("leaving-outranks-held", CLOSING, "(Verdict.HELD, Verdict.UNPROVEN, Verdict.LEAVING) if", "(Verdict.LEAVING, Verdict.HELD, Verdict.UNPROVEN) if", (f"{CLOSINGS}::test_of_several_leases_the_one_that_costs_is_the_exit_code",)),
+    Mutant("a-paper-takes-the-place-of-the-verdict", CLOSING, "    except Exception as e:\n        # The program", "    except ZeroDivisionError as e:\n        # The program", (f"{CLOSINGS}::test_files_that_cannot_be_read_cost_the_paper_only",)),
+    Mutant("unknown-price-is-an-error", CLOSING, "    except (LookupError, ValueError, TypeError):\n        return None", "    except ZeroDivisionError:\n        return None", (f"{CLOSINGS}::test_no_journal_is_too_odd_to_conclude",)),
+    Mutant("lost-journal-means-nothing-was-rented", CLOSING, "    return held.asked or held.rebuilt or bool(held.resources)\n", "    return held.asked\n", (f"{CLOSINGS}::test_what_may_be_running_is_never_told_as_nothing_was_rented",)),
+    Mutant("only-the-card-says-where", CLOSING, '    said = genesis if "provider" in genesis and "settings" in genesis else folder.card()\n', "    said = folder.card()\n", (f"{LEDGERS}::test_a_lost_card_is_made_up_for_by_the_journal",)),
+    Mutant("a-guard-that-fails-is-a-note", GUARDS, "            raise RunError(\n", "            RunError(\n", (f"{GUARDED}::test_a_guard_that_does_not_stand_is_an_error_by_its_name",)),
+    Mutant("waived-by-any-name", GUARDS, "        elif name in waived:\n", "        elif waived:\n", (f"{GUARDED}::test_only_its_own_name_waives_it",)),
+    Mutant("watchdog-waived-by-any-name", GUARDS, '    if "watchdog" in waived:\n', "    if waived:\n", (f"{GUARDED}::test_the_watchdog_is_waived_by_its_own_name_only",)),
+    Mutant("no-power-off-is-one-guard", GUARDS, "            return (name,)\n    return GUEST\n", '            return (name,)\n    return ("guest-timer",)\n', (f"{GUARDED}::test_without_the_power_off_none_of_them_stands",)),
+    Mutant("any-guard-may-be-waived", GUARDS, "    unknown = [name for name in waived if name not in NAMES]\n", "    unknown: list[str] = []\n", (f"{GUARDED}::test_a_guard_that_nobody_knows_cannot_be_waived",)),
+    # -- reap ------------------------------------------------------------------------------------------------------------
+    Mutant("reap-any-tag", REAP, " and ledger.LEASE_ID.fullmatch(resource.lease):\n", " and resource.lease:\n", (f"{REAPS}::test_a_tag_in_another_shape_is_not_ours",)),
+    Mutant("reap-what-begins-like-ours", REAP, "ledger.LEASE_ID.fullmatch(resource.lease)", "ledger.LEASE_ID.match(resource.lease)", (f"{REAPS}::test_a_tag_in_another_shape_is_not_ours",)),
+    Mutant("reap-what-is-in-time", REAP, 'bool(deadline) and now > instant(deadline) + OVERDUE_S', 'bool(deadline)', (f"{REAPS}::test_what_is_overdue_goes_and_what_is_in_time_stays",)),
+    Mutant("reap-before-the-others-had-their-turn", REAP, "now > instant(deadline) + OVERDUE_S", "now > instant(deadline)", (f"{REAPS}::test_what_is_overdue_goes_and_what_is_in_time_stays",)),
+    Mutant("reap-what-is-held-here", REAP, "    if folder.path.is_dir() and ledger.alive(folder):\n", "    if False:\n", (f"{REAPS}::test_what_a_process_here_holds_is_not_touched_even_if_named",)),
+    Mutant("reap-unasked", REAP, "if go and one.due else one", "if one.due else one", (f"{REAPS}::test_dry_it_touches_nothing",)),
+    Mutant("reap-stops-at-the-first-trouble", REAP, "    except (GpuleaseError, OSError) as e:\n", "    except ZeroDivisionError as e:\n", (f"{REAPS}::test_one_lease_whose_files_are_in_the_way_does_not_keep_the_others",)),
+    Mutant("reap-believes-the-journal-alone", REAP, "            journal.note(\"observe\", body_of(resource))", "            pass", (f"{REAPS}::test_a_journal_that_knows_nothing_does_not_outweigh_what_the_provider_shows",)),
+]  # fmt: skip
