@@ -1,6 +1,5 @@
 """Scores: what each check accepts and refuses, and that no text makes one fail, hang or guess."""
 
-# ruff: noqa: RUF001 - full-width letters are what is tested
 from __future__ import annotations
 
 import json
