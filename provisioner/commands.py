@@ -113,6 +113,13 @@ def _run_text(ended: Any, simulated: bool) -> str:
         parts.append(error_text(bug(error), ended.now))
     elif error is not None:
         parts.append(error_text(GpuleaseError(f"stopped: {error}", next=f"gpulease report {ended.lease}"), ended.now))
+    if ended.exit is Exit.UNPROVEN and ended.verdict is Verdict.RELEASED:
+        unrecorded = GpuleaseError(
+            "everything was seen gone, and that could not be written down",
+            why=ended.sealed.why_not,
+            next=f"free some space, then: gpulease release {ended.lease}",
+        )
+        parts.append(error_text(unrecorded, ended.now))
     parts.append(
         "\n".join(
             line

@@ -17,8 +17,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import tenacity
+
 from provisioner import runtimes
-from provisioner.errors import HostError, MissedThreshold, RuntimeFailed
+from provisioner.errors import HostError, HostKeyError, MissedThreshold, RuntimeFailed
 from provisioner.evals import cases, limits, local, score, stats
 from provisioner.evals.samples import Samples
 from provisioner.ledger import write_private
@@ -30,6 +32,7 @@ from provisioner.runtimes import server
 from provisioner.serving import Serving
 
 RECONNECTS = 3
+RECONNECT_S = 60.0
 SCHEMA = "gpulease/results/1"
 
 
@@ -123,11 +126,21 @@ def _pass(life: Life, passes: Passes, vantage: str, host: SshHost, serving: Serv
                 if vantage != "host" or attempt == RECONNECTS:
                     raise
                 life.tell("eval", f"{e.what}; connecting again")
-                life.waits.sleep(1.0)
-                host.reconnect()
+                _connect_again(life, host)
             finally:
                 file.flush()
                 os.fsync(file.fileno())
+
+
+def _connect_again(life: Life, host: SshHost) -> None:
+    """A line that dropped is rarely back within the second. The machine is paid for meanwhile, so not for ever."""
+    tenacity.Retrying(
+        retry=tenacity.retry_if_exception(lambda e: isinstance(e, HostError) and not isinstance(e, HostKeyError)),
+        wait=tenacity.wait_exponential(multiplier=1.0, max=5.0),
+        stop=tenacity.stop_after_delay(RECONNECT_S),
+        sleep=life.waits.sleep,
+        reraise=True,
+    )(host.reconnect)
 
 
 def _on_the_machine(

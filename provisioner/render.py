@@ -48,7 +48,7 @@ class Story:
         bar = "#" * full + "." * (24 - full)
         line = f"{time.strftime('%H:%M:%S', time.gmtime())}  {stage:<8}  [{bar}] {done}/{total}  {self.spent()}"
         # A line that is wider than the terminal would leave its beginning behind each time.
-        self._write(f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K")
+        self._write(f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K", within=0.0)
         self._bar = True
 
     def _wipe(self) -> None:
@@ -56,10 +56,10 @@ class Story:
             self._write("\r\x1b[K")
             self._bar = False
 
-    def _write(self, text: str) -> None:
+    def _write(self, text: str, within: float = 0.2) -> None:
         # The terminal may be gone (SIGHUP), or stopped (Ctrl-S): the story then has a gap, the run must not.
         with contextlib.suppress(OSError, ValueError):
-            if self._fd is None or takes(self._fd):
+            if self._fd is None or takes(self._fd, within):
                 self._out.write(text)
                 self._out.flush()
 

@@ -146,6 +146,7 @@ def confirm(question: str) -> bool:
     try:
         return input().strip().lower() in ("y", "yes")
     except EOFError:
+        complain("")
         return False
     except KeyboardInterrupt:
         complain("")

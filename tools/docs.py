@@ -118,6 +118,7 @@ def numbers() -> str:
         ["the run stops itself, before the deadline", f"{run.TEARDOWN_S:.0f} s, or a twentieth of the time limit if that is less"],
         ["the machine's own timer and its twin fire", "at the deadline"],
         ["the watchdog kills a run that is still there, after the deadline", f"{guards.GRACE_S} s"],
+        ["the same for a run that is letting go already", f"{watchdog.LETTING_GO_S:.0f} s"],
         ["`reap` calls a lease overdue, after the deadline", f"{reap.OVERDUE_S} s"],
         ["the machine is told that we are still here, every", f"{guards.RENEW_EVERY_S:.0f} s"],
         ["the machine powers itself off after silence of", f"{guards.SILENCE_S} s"],
@@ -126,7 +127,10 @@ def numbers() -> str:
         ["the same in the rehearsal", f"{aws.REHEARSED_SETTLE_S:.0f} s"],
         ["the same on a host of your own", f"{static.StaticProvider.traits.settle_s:.0f} s"],
         ["run and `release` go on looking", f"{lease.PATIENCE_S:.0f} s"],
-        ["the watchdog goes on looking", f"{watchdog.PATIENCE_S / 3600:.0f} h"],
+        [
+            "the watchdog goes on looking",
+            f"{watchdog.PATIENCE_S / 3600:.0f} h; after an error of its own again every {watchdog.AGAIN_S:.0f} s",
+        ],
         ["a simulated cloud is looked for, at most", f"{closing.SIMULATED_PATIENCE_S:.0f} s"],
         ['the guard tail that "at most" pays for, after the deadline', f"{cost.GUARD_TAIL_SECONDS} s"],
     ]

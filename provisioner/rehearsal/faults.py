@@ -22,6 +22,8 @@ from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from provisioner.rehearsal import host_spec
+
 KINDS = ("error", "reset", "lost", "hang", "slow", "garbled")
 _KNOWN = {  # code -> (status, message); {zone} and {type} are filled in from the call
     "InsufficientInstanceCapacity": (500, "There is not enough {type} capacity in {zone} now; another zone or type may have some."),
@@ -112,6 +114,7 @@ class Plan:
             if unknown := sorted(set(entry.get("timing", {})) - known):
                 raise ValueError(f"timing has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
             timing = replace(timing, **{name: float(value) for name, value in entry.get("timing", {}).items()})
+            host_spec.Faults({k: v for k, v in entry.get("host", {}).items() if v is not None})  # refused here, not on the machine
         with self._lock:
             self.timing = timing
             self._armed += [_Armed(fault, fault.times, fault.after) for fault in faults]

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import cost
 from provisioner import ledger, profile
 from provisioner.errors import Exit
 from provisioner.journal import read
-from provisioner.lease import hold
 from provisioner.life import Access
 from provisioner.model import Resource, Verdict
 from provisioner.plan import Plan
@@ -80,7 +78,7 @@ class Buggy(SimProvider):
 
 
 def test_a_bug_does_not_hide_what_may_still_cost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("provisioner.run.hold", partial(hold, patience=1.0))
+    monkeypatch.setattr("provisioner.closing.SIMULATED_PATIENCE_S", 1.0)
     bench.provider = Buggy(path=str(bench.cloud), world=World(faults=[Fault("remove", 10**6, "denied")]), settle_s=0.3)
     ended = bench.run()
     assert isinstance(ended.error, KeyError)

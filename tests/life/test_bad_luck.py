@@ -76,7 +76,7 @@ def test_a_waived_guard_is_named_and_does_not_stop_the_run(bench: Bench) -> None
 
 
 def test_a_dropped_connection_is_made_again_and_no_case_is_lost(bench: Bench) -> None:
-    ended = bench.run(faults=[{"host": {"drop_ssh_after_requests": 8, "drop_ssh_for_s": 0.5}}])
+    ended = bench.run(faults=[{"host": {"drop_ssh_after_requests": 8, "drop_ssh_for_s": 2.5}}])
     assert ended.code in (Exit.OK, Exit.THRESHOLD), ended.story
     assert "connecting again" in ended.story
     stats = ended.answer["results"]["stats"]["host"]
