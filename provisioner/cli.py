@@ -287,7 +287,7 @@ def show_shipped(
         gpulease show profile smoke
         gpulease show schema profile > profile.schema.json
     """
-    from provisioner.commands import shipped
+    from provisioner.shipped import shipped
 
     with ending(False):
         show(shipped(what, name))

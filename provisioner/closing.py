@@ -190,7 +190,8 @@ def now_line(entries: Sequence[Entry]) -> str:
         case _ if not touched(held):
             return "nothing was rented, nothing was spent"
         case _:
-            return f"assume it is running: {rate}, {sofar}"
+            simulated = any(e["kind"] == "genesis" and e["body"].get("simulated") for e in entries)
+            return f"assume it is running: {rate}, {sofar}" + (" (SIMULATED)" if simulated else "")
 
 
 def sha256(data: bytes) -> str:

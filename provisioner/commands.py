@@ -7,17 +7,26 @@ knows that there is a terminal.
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import cost
-from provisioner import closing, ledger, profile, providers
+from provisioner import closing, ledger, providers
 from provisioner.clean import clean
-from provisioner.clouds import Target, access_card, cloud_has_ended, default_region, launching, newest, planned, rehearsal_folder
-from provisioner.errors import Exit, GpuleaseError, RefusedError, UsageError
+from provisioner.clouds import (
+    Target,
+    access_card,
+    cloud_has_ended,
+    default_region,
+    launching,
+    newest,
+    planned,
+    read_faults,
+    rehearsal_folder,
+)
+from provisioner.errors import Exit, GpuleaseError, RefusedError
 from provisioner.lease import holdings
 from provisioner.model import Phase, Verdict
 from provisioner.render import SIMULATED, Story, error_text, table
@@ -210,10 +219,12 @@ def release_lease(name: str, patience: float) -> Coded:
 
 
 def _released(folder: ledger.LeaseFolder, schema: str, verdict: Verdict, code: int) -> Coded:
-    now = closing.now_line(ledger.standing(folder).entries)
+    entries = ledger.standing(folder).entries
+    now, simulated = closing.now_line(entries), any(e["kind"] == "genesis" and e["body"].get("simulated") for e in entries)
     proof = str(folder.evidence) if (folder.evidence / "statement.dsse.json").is_file() else None
     record = {"schema": schema, "lease": folder.id, "verdict": str(verdict), "now": now, "exit": code, "evidence": proof}
-    return code, record, f"verdict   {verdict}: {now}\nproof     {proof or 'none could be written'}"
+    mark = f"{SIMULATED}\n\n" if simulated else ""
+    return code, record | {"simulated": simulated}, f"{mark}verdict   {verdict}: {now}\nproof     {proof or 'none could be written'}"
 
 
 def _could_not_look(folder: ledger.LeaseFolder, e: GpuleaseError | OSError) -> Coded:
@@ -268,10 +279,19 @@ def reap_leases(names: list[str], go: bool, region: str | None, aws_profile: str
             for f in found
         ]
         text = table(rows, ("lease", "state", "deadline (UTC)", "resources", "")) if rows else f"nothing of gpulease's in {where}"
+        if endpoint:
+            text = f"{SIMULATED}\n\n{text}"
         if not go and any(f.due for f in found):
             text += "\n\nnothing was touched; `gpulease reap --go` lets go of what is overdue"
         code = int(closing.worst([f.verdict or _seen(f.resources) for f in found if f.due]))
-        record = {"schema": "gpulease/reap/1", "region": where, "went": go, "leases": [f.record() for f in found], "exit": code}
+        record = {
+            "schema": "gpulease/reap/1",
+            "simulated": endpoint is not None,
+            "region": where,
+            "went": go,
+            "leases": [f.record() for f in found],
+            "exit": code,
+        }
         return code, record, text
 
 
@@ -331,59 +351,13 @@ def report_leases(names: list[str]) -> Answer:
     return {"schema": "gpulease/report/1", "leases": [r.record() for r in records]}, tables.report_text(records)
 
 
-def shipped(what: str, name: str | None) -> str:
-    """The shipped thing itself, so that it can be copied and changed; or the list of them."""
-    from provisioner.data import folder
-    from provisioner.evals import cases
-    from provisioner.remote import playbook
-
-    kinds = {"profile": profile.names, "playbook": playbooks, "eval": cases.names, "provider": providers.names}
-    singular = what.removesuffix("s")
-    if what == "schema":
-        schemas: Mapping[str, Callable[[], dict[str, Any]]] = {
-            "profile": profile.schema,
-            "playbook": playbook.schema,
-            "predicate": _predicate,
-        }
-        if name is None or name not in schemas:
-            asked = "which schema?" if name is None else f"there is no schema called {name!r}"
-            raise UsageError(asked, why=f"there are: {', '.join(schemas)}", next="gpulease show schema profile")
-        return json.dumps(schemas[name](), indent=2)
-    if singular not in kinds:
-        raise UsageError(
-            f"nothing shipped is called {what!r}",
-            why="there are: profiles, playbooks, evals, providers, schema",
-            next="gpulease show profiles",
-        )
-    known = kinds[singular]()
-    if name is None:
-        return "\n".join(known)
-    if singular == "provider":
-        raise UsageError("a provider is code, not a file", why="there is nothing to print", next="docs/providers.md")
-    if name not in known:
-        raise UsageError(f"no {singular} is called {name!r}", why=f"there are: {', '.join(known)}", next=f"gpulease show {singular}s")
-    where = {
-        "profile": folder("profiles") / f"{name}.yaml",
-        "playbook": folder("playbooks") / f"{name}.yaml",
-        "eval": folder("profiles") / "evals" / f"{name}.jsonl",
-    }
-    return where[singular].read_text(encoding="utf-8").rstrip("\n")
-
-
-def playbooks() -> list[str]:
-    from provisioner.data import folder
-
-    return sorted(item.name.removesuffix(".yaml") for item in folder("playbooks").iterdir() if item.name.endswith(".yaml"))
-
-
 def serve_rehearsal(port: int, faults: str | None, idle_exit: int) -> int:
     from provisioner.rehearsal import serve
 
+    read_faults(faults)
     argv = ["--state", str(rehearsal_folder()), "--port", str(port), "--idle-exit", str(idle_exit or "inf")]
-    return serve.main(argv + (["--faults", faults] if faults else []))
-
-
-def _predicate() -> dict[str, Any]:
-    from provisioner.evidence import predicate
-
-    return predicate.published()
+    try:
+        return serve.main(argv + (["--faults", faults] if faults else []))
+    except SystemExit as e:
+        # The server's library ends the program by itself when somebody has the port.
+        raise RefusedError(f"no rehearsal could listen on port {port}", why="it is in use", next="--port 0 takes a free one") from e

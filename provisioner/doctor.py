@@ -55,6 +55,8 @@ def _findings(target: Target) -> Iterator[Finding]:
     yield Finding("ssh client", OK if ssh else UNKNOWN, ssh or "not found: only `gpulease ssh` needs it")
     if target.provider_name == "aws":
         yield from _aws(target)
+    if target.host and not target.profile:
+        yield Finding(target.host, SKIPPED, "name a profile: the machine is looked at with what the profile needs")
     if target.profile:
         yield _try(f"profile {target.profile}", lambda: _profile(target))
     else:

@@ -76,4 +76,8 @@ class Life:
         except BaseException:
             journal.note("stage", {"stage": name, "state": "failed", "detail": detail})
             raise
-        journal.append("stage", {"stage": name, "state": "done", "detail": detail})
+        try:
+            journal.append("stage", {"stage": name, "state": "done", "detail": detail})
+        except (TypeError, ValueError):
+            # What a machine said is too long for a line, or a number that JSON cannot hold: no reason to call the stage failed.
+            journal.append("stage", {"stage": name, "state": "done", "detail": {"left out": "could not be written"}})

@@ -96,10 +96,10 @@ def signals(scope: Scope, say: Callable[[str], None]) -> Iterator[None]:
     """Route SIGINT, SIGTERM and SIGHUP to the scope; a repeat only tells where things stand. `nohup` is respected."""
 
     def hear(number: int, _frame: object) -> None:
-        name = signal.Signals(number).name
+        name, again = signal.Signals(number).name, scope.reason is not None
+        scope.cancel(name)  # before a word is said: a second signal may come between
         with contextlib.suppress(OSError, ValueError):  # after SIGHUP there may be no terminal left to write to
-            say(name if scope.reason is None else f"{name} again")
-        scope.cancel(name)
+            say(f"{name} again" if again else name)
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

@@ -22,13 +22,13 @@ def open_ssh(name: str, command: list[str]) -> int:
     card = folder.card()
     settings, access = card["settings"], card.get("access", {})
     user, port = str(access.get("user", "ubuntu")), int(access.get("port", 22))
-    where, key = address, folder.path / "keys" / "client_ed25519"
+    where = address
+    if settings.get("endpoint"):
+        where, port = _through_the_rehearsal(folder, str(settings["endpoint"]), address, port)
     if "hostKey" in settings:
         host_key, key = str(settings["hostKey"]), Path(str(settings["identity"]))
     else:
-        host_key = (folder.path / "keys" / "host_ed25519.pub").read_text().strip()
-    if settings.get("endpoint"):
-        where, port = _through_the_rehearsal(folder, str(settings["endpoint"]), address, port)
+        host_key, key = (folder.path / "keys" / "host_ed25519.pub").read_text().strip(), folder.path / "keys" / "client_ed25519"
     known = folder.path / "keys" / "known_hosts"
     ledger.write_private(known, f"[{where}]:{port} {host_key}\n".encode() if port != 22 else f"{where} {host_key}\n".encode())
     # ssh splits that option's value at blanks, and expands percent signs in it.

@@ -1,8 +1,17 @@
-"""For the whole suite: hypothesis judges by examples, never by how busy the machine is."""
+"""For the whole suite: hypothesis judges by examples, never by how busy the machine is; signals mean what they mean.
+
+Under nohup, and in a shell's background, SIGHUP or SIGINT is ignored and every child inherits that; `gpulease` respects
+it, as it should. Tests that send these signals need them unignored, whoever started the suite and how.
+"""
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import settings
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("gpulease", deadline=None, database=None)
 settings.load_profile("gpulease")

@@ -1,0 +1,269 @@
+"""Signals and terminals: answered within two seconds wherever nothing was asked for yet, and never able to change the code after that."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from provisioner.errors import Exit
+from provisioner.remote.link import Target, Unreachable, _connected, open_link
+from provisioner.render import Story
+from provisioner.scope import Cancelled, Scope
+from tests.cli.conftest import GPULEASE, Cli
+from tests.life.conftest import Bench
+
+SOON = 2.0
+
+
+class Terminal:
+    """A terminal of 40 columns with a program on it."""
+
+    def __init__(self, *words: str, env: dict[str, str], **more: object) -> None:
+        self.near, far = pty.openpty()
+        termios.tcsetwinsize(far, (24, 40))
+        how: dict[str, object] = {"stdin": far, "stdout": far, "stderr": far, **more}
+        self.process = subprocess.Popen(words, env=env, start_new_session=True, preexec_fn=lambda: _controls(far), **how)  # type: ignore[call-overload]
+        os.close(far)
+        self.seen = ""
+
+    def until(self, text: str, within: float = 30.0) -> str:
+        end = time.monotonic() + within
+        while text not in self.seen and time.monotonic() < end:
+            if select.select([self.near], [], [], 0.1)[0]:
+                try:
+                    self.seen += os.read(self.near, 4096).decode("utf-8", "replace")
+                except OSError:
+                    break
+        assert text in self.seen, self.seen
+        return self.seen
+
+    def type(self, text: str) -> None:
+        os.write(self.near, text.encode())
+
+    def end(self, within: float = 60.0) -> int:
+        end = time.monotonic() + within
+        while self.process.poll() is None and time.monotonic() < end:
+            if select.select([self.near], [], [], 0.05)[0]:
+                try:
+                    self.seen += os.read(self.near, 4096).decode("utf-8", "replace")
+                except OSError:
+                    self.process.wait(within)
+        self.process.kill()
+        return self.process.wait()
+
+
+def _controls(far: int) -> None:
+    import fcntl
+
+    fcntl.ioctl(far, termios.TIOCSCTTY, 0)
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    made = Bench(tmp_path_factory.mktemp("cloud"))
+    yield made
+    made.close()
+
+
+@contextmanager
+def asked(cloud: Bench, *more: str, **how: object) -> Iterator[Terminal]:
+    words = [*GPULEASE, "run", "smoke", "--rehearse", "--endpoint", cloud.cloud.endpoint, *more]
+    terminal = Terminal(*words, env={**cloud.env, "TERM": "xterm"}, **how)
+    try:
+        terminal.until("Go? [y/N] ")
+        yield terminal
+    finally:
+        terminal.end(5.0)
+        os.close(terminal.near)
+
+
+ANSWERS = [("n\n", 4, "not started"), ("\n", 4, "not started"), ("\x04", 4, "not started"), ("\x03", 130, "stopped: SIGINT")]
+
+
+@pytest.mark.parametrize(("typed", "code", "said"), ANSWERS, ids=["n", "enter", "ctrl-d", "ctrl-c"])
+def test_anything_but_yes_at_the_question_rents_nothing(typed: str, code: int, said: str, cloud: Bench) -> None:
+    with asked(cloud) as terminal:
+        began = time.monotonic()
+        terminal.type(typed)
+        assert terminal.end() == code and time.monotonic() - began < SOON
+        assert said in terminal.seen and "nothing was rented" in terminal.seen
+    assert not cloud.folders() and not cloud.left()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_the_question_answers_every_signal(number: signal.Signals, code: int, cloud: Bench) -> None:
+    with asked(cloud) as terminal:
+        terminal.process.send_signal(number)
+        assert terminal.end(SOON) == code
+    assert not cloud.folders()
+
+
+def test_a_question_that_nobody_could_see_is_not_asked(cloud: Bench, tmp_path: Path) -> None:
+    with (tmp_path / "story").open("w") as story:
+        terminal = Terminal(*GPULEASE, "run", "smoke", "--rehearse", env=cloud.env, stderr=story)
+        assert terminal.end() == 2
+    assert "no terminal to show the question on" in (tmp_path / "story").read_text()
+
+
+def silent() -> socket.socket:
+    """A server that accepts and never says a word."""
+    return socket.create_server(("127.0.0.1", 0))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_cloud_is_asked_is_answered_at_once_and_in_json(number: signal.Signals, cli: Cli) -> None:
+    with silent() as server:
+        proxy = f"http://127.0.0.1:{server.getsockname()[1]}"
+        env = {**cli.env, "HTTPS_PROXY": proxy, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
+        process = subprocess.Popen([*GPULEASE, "run", "smoke", "--yes", "--json"], env=env, stdout=-1, stderr=-1, text=True)
+        server.settimeout(20)
+        server.accept()
+        process.send_signal(number)
+        began = time.monotonic()
+        out, err = process.communicate(timeout=20)
+    assert time.monotonic() - began < SOON and process.returncode == 128 + number, err
+    assert f'"what": "stopped: {number.name}"' in out and '"nothing was rented, nothing was spent"' in out
+
+
+def test_a_signal_while_a_rehearsal_starts_leaves_no_rehearsal(cli: Cli, tmp_path: Path) -> None:
+    """The process that was just started is known to nobody else, so it ends with us."""
+    sleeper = tmp_path / "provisioner"
+    program = (
+        "import sys, subprocess\nfrom provisioner import terminal\nfrom provisioner.rehearsal import client\n"
+        f"client.sys = type('', (), {{'executable': {str(sleeper)!r}}})\n"
+        f"from pathlib import Path\nwith terminal.ending(True, terminal.NOTHING_YET): client.start(Path({str(tmp_path / 'c')!r}))"
+    )
+    sleeper.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid.part; mv {tmp_path}/pid.part {tmp_path}/pid; exec sleep 60\n")
+    sleeper.chmod(0o755)
+    process = subprocess.Popen([sys.executable, "-P", "-c", program], env=cli.env, stdout=-1, stderr=-1)
+    end = time.monotonic() + 20
+    while not (tmp_path / "pid").exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(SOON) == 130
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_once_the_code_is_known_a_signal_ends_the_printing_and_keeps_the_code(number: signal.Signals, cli: Cli) -> None:
+    """`gpulease run | less`, and Ctrl-C in less: 20 must not become 130."""
+    program = "from provisioner import terminal\nwith terminal.ending(False): terminal.leave(20, 'x' * 10_000_000)"
+    process = subprocess.Popen([sys.executable, "-P", "-c", program], env=cli.env, stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.read(1) == b"x"
+    process.send_signal(number)
+    assert process.wait(SOON) == 20
+
+
+def test_dialling_a_machine_that_drops_what_it_is_sent_ends_with_the_scope() -> None:
+    scope = Scope()
+    timer = threading.Timer(0.3, scope.cancel, ["SIGINT"])
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        where = full.getsockname()
+        crowd = [socket.socket() for _ in range(8)]
+        for one in crowd:
+            one.setblocking(False)
+            one.connect_ex(where)
+        began = time.monotonic()
+        timer.start()
+        with pytest.raises(Cancelled):
+            _connected(where, 20.0, scope.sleep)
+        assert time.monotonic() - began < SOON
+        with pytest.raises(TimeoutError):
+            _connected(where, 0.2, time.sleep)
+        for one in crowd:
+            one.close()
+    with pytest.raises(ConnectionRefusedError):
+        _connected(where, 1.0, time.sleep)
+
+
+def test_a_name_that_is_none_is_unreachable() -> None:
+    from provisioner.errors import HostError
+
+    target = Target("no-such-host.invalid", 22, "me", "/no/key", "ssh-ed25519 AAAA")
+    with pytest.raises((HostError, Unreachable)):
+        open_link(target, timeout=1.0)
+
+
+def test_a_stopped_terminal_makes_a_gap_in_the_story_and_not_a_wait() -> None:
+    """Ctrl-S, and then a signal: letting go must not wait until somebody presses Ctrl-Q."""
+    near, far = pty.openpty()
+    termios.tcflow(far, termios.TCOOFF)
+    with open(far, "w") as out:
+        story = Story(out)
+        began = time.monotonic()
+        for _ in range(3):
+            story.tell("release", "asked instance i-1 to go")
+        for done in range(100):
+            story.progress("eval host", done, 100)
+        assert time.monotonic() - began < SOON
+        termios.tcflow(far, termios.TCOON)
+        story.tell("release", "seen gone")
+        assert b"seen gone" in os.read(near, 4096)
+    os.close(near)
+
+
+@pytest.mark.parametrize(("term", "live"), [("xterm", True), ("dumb", False), (None, False)])
+def test_the_bar_fits_its_terminal_and_is_replaced_by_the_next_line(term: str | None, live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", term) if term else monkeypatch.delenv("TERM", raising=False)
+    near, far = pty.openpty()
+    with open(far, "w") as out:
+        story = Story(out, spent=lambda: "$0.02")
+        story.progress("eval host", 3, 32)
+        story.progress("eval host", 0, 0)
+        story.tell("eval", "\x1b[2Jdone")
+        shown = ""
+        while "done" not in shown:
+            shown += os.read(near, 4096).decode()
+    os.close(near)
+    bar, _, rest = shown.rpartition("\r\x1b[K")
+    assert ("[##" in bar and len(bar.strip("\r").removesuffix("\x1b[K")) < 40) if live else bar == ""
+    assert "done" in rest and "\x1b" not in rest.strip("\r\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["yes", "ctrl-c twice", "stop and kill", "terminal gone", "ctrl-s"])
+def test_a_run_on_a_terminal_that_goes_through_everything(how: str, bench: Bench) -> None:
+    with asked(bench, "--keep", "0" if how == "yes" else "5m") as terminal:
+        terminal.type("y\n")
+        if how == "yes":
+            assert terminal.end() == 0 and "[####" in terminal.seen
+        else:
+            terminal.until("[##")
+        if how == "ctrl-c twice":
+            terminal.type("\x03")
+            terminal.until("SIGINT: letting go of everything first", SOON)
+            terminal.type("\x03")
+            assert terminal.end() == Exit.SIGINT and "SIGINT: still letting go" in terminal.seen
+        elif how == "stop and kill":
+            os.kill(terminal.process.pid, signal.SIGSTOP)
+            os.kill(terminal.process.pid, signal.SIGTERM)
+            os.kill(terminal.process.pid, signal.SIGCONT)
+            assert terminal.end() == Exit.SIGTERM
+        elif how == "terminal gone":
+            os.close(terminal.near)
+            terminal.near = os.open(os.devnull, os.O_RDONLY)
+            assert terminal.process.wait(60) == Exit.SIGHUP
+        elif how == "ctrl-s":
+            terminal.type("\x13")
+            os.kill(terminal.process.pid, signal.SIGTERM)
+            assert bench.released(20), bench.left()
+            terminal.type("\x11")
+            assert terminal.end() == Exit.SIGTERM
+    assert bench.released() and bench.verify() == 0
+    assert bench.end(bench.start("ls", "--json")).answer["leases"] == []
