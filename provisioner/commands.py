@@ -81,7 +81,8 @@ def run_profile(target: Target, *, ask: Callable[[str], bool] | None) -> Coded:
 def _forget_unbegun(folder: ledger.LeaseFolder) -> None:
     """A lease whose first line never reached the disk asked for nothing: kept, it would be an orphan for ever."""
     with contextlib.suppress(OSError):
-        if not folder.journal.exists() or not folder.journal.stat().st_size:
+        stands = ledger.standing(folder)
+        if not stands.broken and not any(entry["kind"] == "genesis" for entry in stands.entries):
             shutil.rmtree(folder.path)
 
 

@@ -19,6 +19,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -123,9 +124,13 @@ def create(card: dict[str, Any], id: str | None = None) -> LeaseFolder:
     """A new lease's folder, with its card on disk before anything else."""
     folder = LeaseFolder(root() / "runs" / (id or new_id()))
     folder.path.mkdir(mode=0o700)
-    private(folder.path / "keys")
-    write_private(folder.path / "lease.json", json.dumps(card, indent=1).encode())
-    sync_folder(folder.path.parent)
+    try:
+        private(folder.path / "keys")
+        write_private(folder.path / "lease.json", json.dumps(card, indent=1).encode())
+        sync_folder(folder.path.parent)
+    except BaseException:
+        shutil.rmtree(folder.path, ignore_errors=True)  # nothing was asked for; kept, it would be an orphan for ever
+        raise
     return folder
 
 
