@@ -124,8 +124,10 @@ def test_a_lock_without_a_name_is_nobodys_after_a_minute(provider: StaticProvide
 
 def test_a_process_that_ignores_sigterm_is_killed_with_its_children(provider: StaticProvider, spec: LaunchSpec, base: Path) -> None:
     lock = take(provider, spec)
-    with running(base / ONE, "trap '' TERM; sleep 60 & while :; do sleep 0.05; done") as server:
-        time.sleep(0.1)
+    ready = base / "trap-is-set"
+    with running(base / ONE, f"trap '' TERM; sleep 60 & touch '{ready}'; while :; do sleep 0.05; done") as server:
+        while not ready.exists():
+            time.sleep(0.01)
         provider.remove(lock)
         assert server.wait(5) == -9
         states = subprocess.run(["ps", "-o", "stat=", "-s", str(server.pid)], capture_output=True, text=True).stdout.split()
