@@ -87,7 +87,7 @@ def test_a_lease_is_alive_while_somebody_has_its_journal(provider: SimProvider) 
 def test_asking_who_is_alive_takes_nothing_from_anybody(provider: SimProvider) -> None:
     folder = held(provider)
     for _ in range(3):
-        alive(folder)
+        assert not alive(folder)
         Journal(folder.journal, CLOCK).close()
 
 

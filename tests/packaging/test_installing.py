@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,9 +36,7 @@ def test_make_try_works_on_a_fresh_checkout_and_a_second_install_is_instant(run:
     checkout = copy_checkout(tmp_path / "checkout")
     said = run("make", "try", f"PYTHON={sys.executable}", cwd=checkout)
     assert "SIMULATED" in said.stdout + said.stderr and proof(tmp_path).is_dir()
-    start = time.monotonic()
-    run("make", "install", cwd=checkout)
-    assert time.monotonic() - start < 2
+    assert "installing" not in run("make", "install", cwd=checkout).stdout
     # Editable: a changed profile in the checkout is the one that is used, and nothing is copied into site-packages.
     (checkout / "profiles" / "smoke.yaml").rename(checkout / "profiles" / "renamed.yaml")
     python = checkout / ".venv" / "bin" / "python"
