@@ -107,10 +107,6 @@ def planned(target: Target) -> Iterator[Ready]:
     check(target)
     wanted = profile.load(target.profile)
     guards.check_waived(wanted.waived)
-    if wanted.requirements.spot:
-        raise RefusedError(
-            "spot machines are not offered yet", why=f"profile {wanted.name!r} has spot: true", next="set spot: false in the profile"
-        )
     spec_of(wanted)
     budget = _money(target.budget) if target.budget is not None else None
     seconds = target.minutes * 60 if target.minutes is not None else None

@@ -4,6 +4,7 @@
     guest-timer   the machine powers itself off at the deadline             (L2)
     guest-twin    the same by a clock that nobody sets                      (L2)
     guest-lease   the machine powers itself off when nobody renews it       (L2b)
+    schedule      a one-time schedule at the provider terminates it         (L3)
 
 A guard that cannot be armed or read back is an error, not a warning, unless the profile waives it by name. Guards on
 the machine are armed by its own first boot; here they are read back over SSH, before anything is installed.
@@ -23,7 +24,7 @@ from provisioner.model import Host, Provider
 from provisioner.scope import Cancelled
 
 GUEST = ("guest-timer", "guest-twin", "guest-lease")
-NAMES = ("watchdog", *GUEST)
+NAMES = ("watchdog", *GUEST, "schedule")
 GRACE_S = 60
 """The watchdog gives its owner this long past the deadline to let go by itself."""
 

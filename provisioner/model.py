@@ -61,7 +61,8 @@ class Requirements:
     disk_gib: int = 60
     regions: tuple[str, ...] = ()
     types: tuple[str, ...] = ()  # instance types allowed; empty allows any that fits
-    spot: bool = False
+    purchase: tuple[str, ...] = ("on-demand",)  # ways to buy that are allowed, "on-demand" and "spot", the preferred one first
+    spot_max_micro_usd: int | None = None  # the most to pay per hour on the spot market; None: the on-demand price
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,10 @@ class Offer:
     gpus: int
     vram_mib: int | None  # per GPU as the driver shows it; None when nobody has written it down
     vcpus: int
-    price: Price
+    price: Price  # the most that an hour can cost: the list price, or the ceiling of a spot request
     zone: str | None = None
     spot: bool = False
+    market: Price | None = None  # what the spot market asks now; None on demand, or where it could not be asked
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,15 @@ class Needs(Section):
     types: Annotated[tuple[f.InstanceType, ...], f.Names] = Field(
         (), strict=False, max_length=40, description="a list of instance types, like [g6.xlarge]; any that fits when left out"
     )
-    spot: bool = Field(False, description="true or false: whether the machine may be taken away (and costs less)")
+    purchase: Annotated[tuple[f.Purchase, ...], f.Names] = Field(
+        ("on-demand",),
+        strict=False,
+        min_length=1,
+        description="a list of ways to buy, the preferred one first: on-demand, spot (costs less and may be taken away) or both",
+    )
+    spot_max_usd_per_hour: f.Dollars | None = Field(
+        None, description='the most to pay per hour on the spot market, in US dollars, like "0.40"; the on-demand price when left out'
+    )
 
 
 class Model(Section):
@@ -121,6 +129,9 @@ class Written(Section):
     load: Load = Field(default_factory=lambda: Load.model_validate({}), description="a mapping: how it is asked")
     budget: Limits = Field(description="a mapping: what it may cost")
     thresholds: dict[f.ThresholdName, f.Limit] = Field({}, description="a mapping: how good is good enough, like accuracy_percent: 80")
+    on_interruption: Literal["stop", "continue"] = Field(
+        "stop", description="stop, or continue (on the next offer, from the last finished case, within the same budget)"
+    )
     waive: Annotated[tuple[f.Guard, ...], f.Names] = Field((), strict=False, description="a list of guards this run may do without")
 
 
@@ -142,6 +153,7 @@ class Profile:
     max_seconds: int
     thresholds: dict[str, int | str]  # a fraction is kept as its exact text
     waived: tuple[str, ...]
+    on_interruption: str = "stop"
 
 
 def names() -> list[str]:
@@ -190,7 +202,15 @@ def parse(text: str | bytes, source: str, base: Path | None = None) -> Profile:
         text=document.text,
         sha256=hashlib.sha256(document.text.encode()).hexdigest(),
         requirements=Requirements(
-            needs.gpu, needs.gpus, needs.vram_gib, needs.driver, needs.disk_gib, needs.regions, needs.types, needs.spot
+            needs.gpu,
+            needs.gpus,
+            needs.vram_gib,
+            needs.driver,
+            needs.disk_gib,
+            needs.regions,
+            needs.types,
+            needs.purchase,
+            needs.spot_max_usd_per_hour,
         ),
         model=written.model,
         runtime=written.runtime,
@@ -200,6 +220,7 @@ def parse(text: str | bytes, source: str, base: Path | None = None) -> Profile:
         max_seconds=written.budget.minutes * 60,
         thresholds=dict(written.thresholds),
         waived=written.waive,
+        on_interruption=written.on_interruption,
     )
 
 

@@ -26,7 +26,8 @@ from provisioner.evals import cases, limits
 from provisioner.yamlsafe import shown
 
 RUNTIMES = ("vllm", "sglang")
-GUARDS = ("watchdog", "guest-timer", "guest-twin", "guest-lease")
+GUARDS = ("watchdog", "guest-timer", "guest-twin", "guest-lease", "schedule")
+PURCHASES = ("on-demand", "spot")
 VANTAGES = ("host", "tunnel")
 
 # Not on EC2, but in machines that others rent out or that stand under a desk.
@@ -294,6 +295,7 @@ Rate = Annotated[
     PlainValidator(_decimal("0.001", "10000", "requests per second, 0.001 to 10000, or nothing for a closed loop")),
     WithJsonSchema({"type": ["number", "string"]}),
 ]
+Purchase = Annotated[str, PlainValidator(_one_of(lambda: PURCHASES, "a way to buy")), WithJsonSchema({"enum": list(PURCHASES)})]
 Vantage = Annotated[str, PlainValidator(_one_of(lambda: VANTAGES, "a vantage")), WithJsonSchema({"enum": list(VANTAGES)})]
 ThresholdName = Annotated[str, PlainValidator(_one_of(thresholds, "a threshold")), WithJsonSchema({"type": "string"})]
 Limit = Annotated[int | str, PlainValidator(_limit), WithJsonSchema({"type": ["number", "string"], "minimum": 0})]

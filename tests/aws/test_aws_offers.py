@@ -78,7 +78,7 @@ def test_an_unknown_price_is_refused_not_zero() -> None:
     with pytest.raises(RefusedError, match="eu-west-1"):
         fitting(Requirements(), "eu-west-1")
     with pytest.raises(RefusedError, match="spot"):
-        fitting(Requirements(spot=True), "us-east-1")
+        fitting(Requirements(purchase=("spot",)), "us-east-1")
 
 
 def test_regions_that_the_profile_excludes_offer_nothing() -> None:

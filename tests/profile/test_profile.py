@@ -30,7 +30,7 @@ needs:
   disk_gib: 60
   regions: [us-east-1, eu-west-1]
   types: [g6.xlarge]
-  spot: true
+  purchase: [spot, on-demand]
 model:
   id: Qwen/Qwen3-0.6B
   revision: {COMMIT}
@@ -85,7 +85,7 @@ def swap(old: str, new: str) -> str:
 def test_a_profile_becomes_exact_numbers(folder: Path) -> None:
     path = written(folder, GOOD)
     found = profile.load(path)
-    assert found.requirements == Requirements("L4", 1, 20992, "570", 60, ("us-east-1", "eu-west-1"), ("g6.xlarge",), True)
+    assert found.requirements == Requirements("L4", 1, 20992, "570", 60, ("us-east-1", "eu-west-1"), ("g6.xlarge",), ("spot", "on-demand"))
     assert (found.name, found.about, found.source) == ("mine", "one sentence", str(path))
     assert (found.budget_micro_usd, found.max_seconds) == (1_250_000, 2700)
     assert (found.model.id, found.model.revision, found.model.served_name) == ("Qwen/Qwen3-0.6B", COMMIT, "tiny")
@@ -185,8 +185,8 @@ BAD = [
     ("[us-east-1, eu-west-1]", "[us-east-1, us-east-1]", 10, ["needs.regions: us-east-1 twice; expected each name once"]),
     ("[g6.xlarge]", "[g6.xlarg]", 11, ["needs.types.0: found 'g6.xlarg'", "nearest: g6.xlarge"]),
     ("[g6.xlarge]", "[g6.xlarge, g5.xlarge]", 11, ["needs.types.1: g5.xlarge has 1 × A10G; expected 1 × L4"]),
-    ("spot: true", "spot: yes", 12, ["needs.spot: found 'yes'; expected true or false"]),
-    ("spot: true", "spot: 1", 12, ["needs.spot: found 1"]),
+    ("[spot, on-demand]", "[spto]", 12, ["needs.purchase.0: found 'spto'; expected a way to buy (on-demand, spot); nearest: spot"]),
+    ("[spot, on-demand]", "true", 12, ["needs.purchase: found True; expected a list of ways to buy"]),
     ("id: Qwen/Qwen3-0.6B", "id: Qwen3", 14, ["model.id: found 'Qwen3'; expected owner/name"]),
     ("id: Qwen/Qwen3-0.6B", "id: hub.example/Qwen/Qwen3-0.6B", 14, ["leave out the address around it"]),
     ("id: Qwen/Qwen3-0.6B", "id: ../../etc", 14, ["model.id: found '../../etc'"]),
