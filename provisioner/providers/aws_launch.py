@@ -39,7 +39,9 @@ def check(spec: LaunchSpec, region: str) -> None:
     if spec.offer.region != region:
         raise NotAsked(f"the offer is for {spec.offer.region}, and this is {region}")
     if spec.offer.spot:
-        raise NotAsked("this provider rents on-demand machines only; the offer is for spot", next="set needs.purchase to [on-demand] in the profile")
+        raise NotAsked(
+            "this provider rents on-demand machines only; the offer is for spot", next="set needs.purchase to [on-demand] in the profile"
+        )
     if len(spec.user_data) > USER_DATA_LIMIT:
         raise NotAsked(f"the user-data is {len(spec.user_data)} bytes; EC2 takes {USER_DATA_LIMIT}")
     if not 1 <= spec.disk_gib <= 16_384:

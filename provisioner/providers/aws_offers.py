@@ -39,9 +39,7 @@ def row_of(type: str) -> Mapping[str, Any] | None:
 def fitting(need: Requirements, region: str) -> list[Mapping[str, Any]]:
     """The rows that fit, cheapest first. Empty: nothing fits. RefusedError: something fits, and its price is unknown."""
     if "on-demand" not in need.purchase:
-        raise RefusedError(
-            "this provider rents on-demand machines only; the profile asks for spot", next="add on-demand to needs.purchase"
-        )
+        raise RefusedError("this provider rents on-demand machines only; the profile asks for spot", next="add on-demand to needs.purchase")
     if need.regions and region not in need.regions:
         return []
     if region != catalog()["region"]:

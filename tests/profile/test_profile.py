@@ -186,7 +186,7 @@ BAD = [
     ("[g6.xlarge]", "[g6.xlarg]", 11, ["needs.types.0: found 'g6.xlarg'", "nearest: g6.xlarge"]),
     ("[g6.xlarge]", "[g6.xlarge, g5.xlarge]", 11, ["needs.types.1: g5.xlarge has 1 × A10G; expected 1 × L4"]),
     ("[spot, on-demand]", "[spto]", 12, ["needs.purchase.0: found 'spto'; expected a way to buy (on-demand, spot); nearest: spot"]),
-    ("[spot, on-demand]", "true", 12, ["needs.purchase: found True; expected a list of ways to buy"]),
+    ("[spot, on-demand]", "true", 12, ["needs.purchase: found true; expected a list of ways to buy"]),
     ("id: Qwen/Qwen3-0.6B", "id: Qwen3", 14, ["model.id: found 'Qwen3'; expected owner/name"]),
     ("id: Qwen/Qwen3-0.6B", "id: hub.example/Qwen/Qwen3-0.6B", 14, ["leave out the address around it"]),
     ("id: Qwen/Qwen3-0.6B", "id: ../../etc", 14, ["model.id: found '../../etc'"]),
