@@ -10,8 +10,9 @@ A fault names an action (`RunInstances`, `Describe*`, `*`), a kind and how often
     slow     the right answer, `seconds` late
     garbled  it was done, and the answer is cut off in the middle
 
-Two more entries are not about requests: `{"host": {...}}` is handed to every machine, those there and those to
-come, and `{"timing": {...}}` changes how slow the cloud is. No wall clock and no sockets here: `endpoint.py` acts them out.
+Other entries are not about requests: `{"host": {...}}` is handed to every machine, those there and those to come,
+and the rest (`{"timing": {...}}`, `{"limits": {...}}` …) say how this cloud is: `knobs.py`. No wall clock and no sockets here:
+`endpoint.py` acts them out.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from provisioner.rehearsal import host_spec
+from provisioner.rehearsal.knobs import KNOBS, Timing, World
 
 KINDS = ("error", "reset", "lost", "hang", "slow", "garbled")
 _KNOWN = {  # code -> (status, message); {zone} and {type} are filled in from the call
@@ -43,17 +45,6 @@ _KNOWN = {  # code -> (status, message); {zone} and {type} are filled in from th
     "OptInRequired": (401, "You are not subscribed to this service."),
     "ThrottlingException": (400, "Rate exceeded"),
 }
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How long this cloud takes, in seconds."""
-
-    pending_s: float = 0.6  # asked for -> running
-    stopping_s: float = 0.8  # asked to stop or terminate -> stopped or terminated
-    vanish_s: float = 3600.0  # terminated -> no longer listed
-    listing_s: float = 0.0  # made -> listed; until then describing it by id answers NotFound
-    kill_grace_s: float = 0.5  # SIGTERM -> SIGKILL for a machine's processes, never longer than stopping_s
 
 
 @dataclass(frozen=True)
@@ -96,10 +87,14 @@ class _Armed:
 class Plan:
     """The faults that are armed. Safe to use from every request at once."""
 
-    timing: Timing = field(default_factory=Timing)
+    world: World = field(default_factory=World)
     _armed: list[_Armed] = field(default_factory=list)
     _host: dict[str, Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def timing(self) -> Timing:
+        return self.world.timing
 
     def add(self, entries: object) -> int:
         """Arm them all, or none and ValueError."""
@@ -107,16 +102,14 @@ class Plan:
             entries = [entries]
         if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
             raise ValueError("faults are a JSON list of objects")
-        faults = [Fault.read(entry) for entry in entries if not {"host", "timing"} & set(entry)]
-        timing = self.timing
-        for entry in entries:
-            known = {item.name for item in fields(Timing)}
-            if unknown := sorted(set(entry.get("timing", {})) - known):
-                raise ValueError(f"timing has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
-            timing = replace(timing, **{name: float(value) for name, value in entry.get("timing", {}).items()})
-            host_spec.Faults({k: v for k, v in entry.get("host", {}).items() if v is not None})  # refused here, not on the machine
+        faults = [Fault.read(entry) for entry in entries if not ({"host"} | KNOBS) & set(entry)]
         with self._lock:
-            self.timing = timing
+            world = self.world
+            for entry in entries:
+                if ({"host"} | KNOBS) & set(entry):
+                    world = world.changed(entry)
+                host_spec.Faults({k: v for k, v in entry.get("host", {}).items() if v is not None})  # refused here, not on the machine
+            self.world = world
             self._armed += [_Armed(fault, fault.times, fault.after) for fault in faults]
             for entry in entries:
                 self._host.update(entry.get("host", {}))
@@ -125,6 +118,7 @@ class Plan:
     def clear(self) -> dict[str, None]:
         """Disarm all but the timing; returns the host faults to take back."""
         with self._lock:
+            self.world = World(timing=self.world.timing)
             taken_back = dict.fromkeys(self._host)
             self._armed.clear()
             self._host.clear()

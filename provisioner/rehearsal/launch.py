@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from provisioner.rehearsal import engine, machines
+from provisioner.rehearsal import admission, engine, machines
 from provisioner.rehearsal.faults import Plan
 from provisioner.rehearsal.machines import IMAGE_GIB, Image, Machine, SpotRequest
 from provisioner.rehearsal.wire import Call, Refusal, Reply, numbered_groups
@@ -50,7 +50,9 @@ class Launches:
         if known is not None:
             return self._again(call, known, same), []
         image = _check(call.params, backend)
-        params = _complete(call.params, backend, image, self._zone(call, backend, asked_zone))
+        wish = admission.wish(call.params, _whole(call.params, "MinCount"), _whole(call.params, "MaxCount"))
+        zone, count = admission.place(wish, self._zones(call, backend, asked_zone), call.region, backend, self._plan.world)
+        params = _complete(call.params, backend, image, zone, count)
         before = {machine.id for machine in machines.machines(backend)}
         reply = engine.ask(call, params)
         new = [machine for machine in machines.machines(backend) if machine.id not in before]
@@ -76,7 +78,7 @@ class Launches:
             body = body.replace(_PENDING, state.encode(), 1) if machine.state != "pending" else body
         return Reply(200, known.content_type, body)
 
-    def _zone(self, call: Call, backend: Any, asked: str) -> str:
+    def _zones(self, call: Call, backend: Any, asked: str) -> list[str]:
         type = call.params["InstanceType"]
         offered = [offer["Location"] for offer in _offerings(backend, type)]
         if not offered:
@@ -87,7 +89,7 @@ class Launches:
         choices = [asked] if asked else [zone for zone in sorted(offered) if zone not in closed]
         if not choices:
             raise Refusal("InsufficientInstanceCapacity", f"there is not enough {type} capacity in {call.region} now", 500)
-        return choices[0]
+        return choices
 
 
 def zone_of(params: Mapping[str, str], backend: Any) -> str:
@@ -154,9 +156,9 @@ def _check_user_data(text: str) -> None:
         raise Refusal("InvalidParameterValue", f"User data is limited to 16384 bytes; this is {size}")
 
 
-def _complete(params: Mapping[str, str], backend: Any, image: Image, zone: str) -> dict[str, str]:
+def _complete(params: Mapping[str, str], backend: Any, image: Image, zone: str, count: int) -> dict[str, str]:
     """The request with EC2's own choices written out."""
-    full = {**params, "Placement.AvailabilityZone": zone, "MinCount": params["MaxCount"]}
+    full = {**params, "Placement.AvailabilityZone": zone, "MinCount": str(count), "MaxCount": str(count)}
     full.setdefault("ClientToken", "")
     subnet = next((subnet for subnet in backend.get_default_subnets().values() if subnet.availability_zone == zone), None)
     interfaces = numbered_groups(params, "NetworkInterface")
