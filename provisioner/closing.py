@@ -191,7 +191,22 @@ def now_line(entries: Sequence[Entry]) -> str:
             return "nothing was rented, nothing was spent"
         case _:
             simulated = any(e["kind"] == "genesis" and e["body"].get("simulated") for e in entries)
-            return f"assume it is running: {rate}, {sofar}" + (" (SIMULATED)" if simulated else "")
+            return f"assume it is running: {rate}, {sofar}{ends_without_us(entries)}" + (" (SIMULATED)" if simulated else "")
+
+
+def ends_without_us(entries: Sequence[Entry]) -> str:
+    """Which guards that were seen armed will end it if nobody here can: with their times, in the order in which they fire."""
+    seen: dict[str, dict[str, Any]] = {e["body"]["guard"]: e["body"] for e in entries if e["kind"] == "guard"}
+    words = {
+        "guest-lease": "the machine itself, when it has not heard from us for 15 min",
+        "guest-timer": "its own timer",
+        "schedule": "the schedule at the provider",
+    }
+    stand = [name for name in words if seen.get(name, {}).get("state") in ("armed", "read-back")]
+    if not stand:
+        return ""
+    when = {name: str(seen[name].get("firesAt") or "")[11:16] for name in stand}
+    return "; what ends it without us: " + ", ".join(f"{words[name]}" + (f" at {when[name]} UTC" if when[name] else "") for name in stand)
 
 
 def sha256(data: bytes) -> str:

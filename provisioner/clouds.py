@@ -10,7 +10,8 @@ import contextlib
 import ipaddress
 import json
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.client import HTTPException
@@ -88,14 +89,19 @@ class Ready:
         }
 
 
-def launching(target: Target, ready: Ready) -> Access:
-    """What only a launch needs to know of a real account: that we may log in, and where we come from."""
+def launching(target: Target, ready: Ready, tell: Callable[[str], None] = lambda text: None) -> Access:
+    """What only a launch needs to know of a real account: that we may log in, for long enough, and where we come from."""
     provider: Any = ready.provider
     if target.rehearse or provider.name != "aws":
         return ready.access
     from provisioner import caller
+    from provisioner.providers import aws_login
 
     provider.identity()
+    waived = ready.plan.profile.waived
+    warning = aws_login.require(provider.login(), ready.plan.max_seconds, time.time(), guards.at_the_provider(provider, waived))
+    if warning:
+        tell(warning)
     return replace(ready.access, ingress_cidr=target.reach_from or caller.cidr())
 
 

@@ -52,7 +52,7 @@ def run_profile(target: Target, *, ask: Callable[[str], bool] | None) -> Coded:
             question = f"about {cost.show(made.expected_micro_usd)}, at most {cost.show(made.at_most_micro_usd)}. Go? [y/N] "
             if ask is not None and not ask(question):
                 raise RefusedError("not started", why="the question was not answered with yes", next="y starts it; --yes does not ask")
-            access = launching(target, ready)
+            access = launching(target, ready, complain)
             # Until here a signal ends the program at once. From here on it is the run's, also while its cloud is put away.
             calm.enter_context(signals(scope, heard))
             card = {"provider": ready.provider.name, "settings": ready.provider.settings(), "access": access_card(access)}

@@ -132,7 +132,8 @@ MOST_OFF_S = 300.0
 
 
 def _aws(target: Target) -> Iterator[Finding]:
-    from provisioner import providers
+    from provisioner import guards, providers
+    from provisioner.providers import aws_login
 
     asked: list[Any] = []
 
@@ -148,7 +149,18 @@ def _aws(target: Target) -> Iterator[Finding]:
             raise RefusedError(f"{off:+.0f} s from AWS's; at most {MOST_OFF_S:.0f} s", next="timedatectl set-ntp true")
         return f"{off:+.0f} s from AWS's"
 
+    def login() -> str:
+        if target.profile:
+            with planned(target) as ready:
+                guarded = guards.at_the_provider(ready.provider, ready.plan.profile.waived)
+                aws_login.require(found := asked[0].login(), ready.plan.max_seconds, time.time(), guarded)
+                return str(found.text())
+        aws_login.require(found := asked[0].login(), 0, time.time(), guards.at_the_provider(asked[0], ()))
+        return str(found.text())
+
     yield _try("AWS credentials", identity)
+    if asked and asked[0].account.last:
+        yield _try("AWS login", login)
     last = asked[0].account.last if asked else None
     yield _try("clock", clock) if last and last.date else Finding("clock", UNKNOWN, "AWS gave no time to compare it with")
 

@@ -84,6 +84,11 @@ def _guards_of(sentence: str) -> tuple[str, ...]:
     return GUEST
 
 
+def at_the_provider(provider: Provider, waived: tuple[str, ...]) -> bool:
+    """Would the provider itself end the machine, with nobody logged in here?"""
+    return "schedule" not in waived and bool(getattr(provider, "schedules", False))
+
+
 class Renewal:
     """Keeps telling the machine that somebody is still here, on the connection that is already open."""
 

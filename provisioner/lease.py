@@ -213,7 +213,7 @@ def release(
         except Exception as e:
             # Not ProviderError alone: here a provider that breaks is one that did not answer, and giving up would cost money.
             journal.note("sweep", {"checked": False, "classes": [], "found": 0, "requestIds": [], "error": words(e)})
-            tell(f"cannot see what is left: {words(e)}")
+            tell(f"cannot see what is left: {words(e)}" + (f"; {next}" if (next := getattr(e, "next", "")) else ""))
             quiet_since, seen = None, Verdict.UNPROVEN
             # Who may not list may still be allowed to end what the journal knows by name.
             left = [replace(r, lease=id) for r in holdings(journal.entries).resources.values() if r.phase is not Phase.GONE]

@@ -24,6 +24,7 @@ from provisioner.providers.aws_errors import DENIED, NO_LOGIN, NotAsked, login_n
 from provisioner.providers.aws_images import image_for
 from provisioner.providers.aws_inventory import KINDS, MADE, OTHER, Kind, resource
 from provisioner.providers.aws_launch import LEASE, MANAGED, TOKEN
+from provisioner.providers.aws_login import Login
 
 SETTLE_S, REHEARSED_SETTLE_S = 300.0, 10.0
 """How long after a lost answer a machine may still become listable. Seen on EC2: seconds; the margin is cheap."""
@@ -171,6 +172,13 @@ class AwsProvider:
                 ) from e
             raise
         return Identity(str(answer.data["Account"]), str(answer.data["Arn"]))
+
+    def login(self) -> Login:
+        """Which credentials these are, and until when they are sure to be accepted."""
+        try:
+            return self.account.login()
+        except ProviderError as e:
+            raise RefusedError(f"there is no AWS login: {e.what}", why=e.why, next=e.next) from e
 
     def regions(self) -> tuple[str, ...]:
         """Every region enabled for the account: where a `reap` has to look."""

@@ -6,6 +6,10 @@ reads are retried by botocore's standard mode, at most three times. Every call h
 *The anchor.* `anchor` is put into the user agent of every request just before it is sent, after signing (the header
 is not signed), so CloudTrail records a commitment to the journal as it was at that moment.
 
+*A login that ran out is read again.* Clients and sessions are kept for the process, and with them keys that somebody may
+have renewed on disk since (`aws sso login` in another terminal). Credentials that AWS refuses, or that cannot be
+resolved, are forgotten, and a read is asked once more with what is on disk now. A mutation is not: who sent it looks again.
+
 With an `endpoint` (the rehearsal) the address must be loopback, the credentials are fixed and worthless, and no
 proxy is used: real keys never go to an endpoint that somebody put into a setting. Without one, endpoint URLs from the
 environment or the AWS config file are ignored, because a verdict must not depend on them.
@@ -28,7 +32,8 @@ from urllib.parse import urlsplit
 
 from provisioner.errors import ProviderError, RefusedError
 from provisioner.model import Json
-from provisioner.providers.aws_errors import fault, login_next, request_id_of
+from provisioner.providers import aws_login
+from provisioner.providers.aws_errors import CREDENTIALS, NO_LOGIN, fault, login_next, request_id_of
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, CHANGE_TIMEOUT_S = 5, 30, 60
 READ_ATTEMPTS = 3
@@ -64,7 +69,21 @@ class Account:
 
     def ask(self, operation: str, *, service: str = "ec2", **params: Any) -> Answer:
         """A read. Raises NotPermitted or ProviderError."""
-        return self._call(service, operation, params, changes=False, creating=False)
+        try:
+            return self._call(service, operation, params, changes=False, creating=False)
+        except ProviderError as e:
+            if self.endpoint is not None or e.provider_code not in STALE:
+                raise
+            return self._call(service, operation, params, changes=False, creating=False)
+
+    def login(self) -> aws_login.Login:
+        """As whom, and until when. ProviderError where there are no credentials."""
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            return aws_login.examine(_session(self.profile, self.endpoint is not None), self.profile)
+        except BotoCoreError as e:
+            raise self._refused(e, "credentials", creating=False) from e
 
     def create(self, operation: str, **params: Any) -> Answer:
         """A request that makes something: sent once. Raises NotCreated only where nothing can have been made."""
@@ -98,14 +117,23 @@ class Account:
 
         said = _AGENT.set(self.agent())
         try:
+            if self.endpoint is None:
+                aws_login.ready(_session(self.profile, False))
             client = _client(service, self.region, self.profile, self.endpoint, changes)
             data = getattr(client, xform_name(operation))(**params)
         except (BotoCoreError, ClientError, ResponseParserError) as e:
             self._note(getattr(e, "response", None) or {})
-            raise fault(e, operation, creating=creating, profile=self.profile) from e
+            raise self._refused(e, operation, creating=creating) from e
         finally:
             _AGENT.reset(said)
         return self._note(data)
+
+    def _refused(self, e: Exception, operation: str, *, creating: bool) -> ProviderError:
+        found = fault(e, operation, creating=creating, profile=self.profile)
+        if self.endpoint is None and found.provider_code in CREDENTIALS | NO_LOGIN:
+            found.next = aws_login.again(_session(self.profile, False), self.profile) or found.next
+            forget()
+        return found
 
     def _note(self, data: dict[str, Any]) -> Answer:
         headers = data.get("ResponseMetadata", {}).get("HTTPHeaders", {})
@@ -120,6 +148,16 @@ class Account:
         words = re.sub(r"[^!-~]+", " ", self.anchor)[:200].strip()
         name = f"gpulease/{_version()}"
         return words if words.startswith("gpulease/") else f"{name} {words}".strip()
+
+
+STALE = (CREDENTIALS | NO_LOGIN) - {"RequestExpired"}
+"""What newer credentials on disk may put right; a clock that is wrong they do not."""
+
+
+def forget() -> None:
+    """The next call reads configuration and credentials from disk again. Calls under way keep what they have."""
+    _client.cache_clear()
+    _session.cache_clear()
 
 
 _AGENT: ContextVar[str] = ContextVar("gpulease user agent", default="gpulease")
@@ -138,8 +176,8 @@ def _client(service: str, region: str, profile: str | None, endpoint: str | None
         "ignore_configured_endpoint_urls": True,
         "proxies": {} if endpoint else None,
     }
-    connect: Any = _session(region, profile, endpoint is not None).client
-    client = connect(service, endpoint_url=endpoint, config=Config(**options))
+    connect: Any = _session(profile, endpoint is not None).client
+    client = connect(service, region_name=region, endpoint_url=endpoint, config=Config(**options))
     client.meta.events.register("before-send", _sign_off)
     return client
 
@@ -149,15 +187,18 @@ def _sign_off(request: Any, **_: Any) -> None:
 
 
 @cache
-def _session(region: str, profile: str | None, rehearsed: bool) -> Any:
-    """One per process and account: reading EC2's model takes a third of a second, and a login may be cached in it."""
+def _session(profile: str | None, rehearsed: bool) -> Any:
+    """One per process and account: reading EC2's model takes a third of a second, and a login is kept in it."""
     import boto3
+    import botocore.session
     from botocore.exceptions import BotoCoreError
 
     if rehearsed:
-        return boto3.Session(aws_access_key_id="gpulease-rehearsal", aws_secret_access_key="not-a-secret", region_name=region)
+        return boto3.Session(aws_access_key_id="gpulease-rehearsal", aws_secret_access_key="not-a-secret")
     try:
-        return boto3.Session(profile_name=profile, region_name=region)
+        core = botocore.session.Session(profile=profile)
+        core.get_scoped_config()
+        return boto3.Session(botocore_session=core)
     except BotoCoreError as e:  # a profile that is not there, a file that cannot be parsed
         what = f"AWS profile {profile!r} is not configured" if profile else f"your AWS configuration cannot be used: {e}"
         raise RefusedError(what, why="~/.aws and the AWS_ variables say so", next=login_next(profile)) from e

@@ -139,8 +139,7 @@ def forget_clients() -> None:
     """As a new process would start: credentials and settings of the environment are read again."""
     from provisioner.providers import aws_client
 
-    aws_client._client.cache_clear()
-    aws_client._session.cache_clear()
+    aws_client.forget()
 
 
 def _send(moto: tuple[str, int], body: bytes, path: str = "/", headers: dict[str, str] | None = None) -> http.client.HTTPResponse:
