@@ -25,6 +25,7 @@ from provisioner.rehearsal.faults import Plan
 from provisioner.rehearsal.launch import Launches, zone_of
 from provisioner.rehearsal.lifecycle import Lifecycle
 from provisioner.rehearsal.machines import STATES, Machine
+from provisioner.rehearsal.spot import Spots
 from provisioner.rehearsal.truth import Truth
 from provisioner.rehearsal.wire import Call, Refusal, Reply, ec2_answer
 
@@ -42,7 +43,7 @@ _REMOVES = {  # action -> (kind in the truth, the parameters that name it)
 
 
 class Ec2:
-    def __init__(self, lock: threading.RLock, plan: Plan, lifecycle: Lifecycle, truth: Truth) -> None:
+    def __init__(self, lock: threading.RLock, plan: Plan, lifecycle: Lifecycle, truth: Truth, spots: Spots) -> None:
         self._lock, self._plan, self._lifecycle, self._truth = lock, plan, lifecycle, truth
         self._launches = Launches(plan)
         self._hidden: dict[str, float] = {}  # id -> when it becomes listed, monotonic
@@ -55,6 +56,7 @@ class Ec2:
             "DeleteSecurityGroup": self._delete_group,
             "DeleteNetworkInterface": self._delete_interface,
             "ReleaseAddress": self._release_address,
+            "CancelSpotInstanceRequests": spots.cancel,
         }
 
     def zone(self, call: Call) -> str:

@@ -54,6 +54,7 @@ class Endpoint:
         from provisioner.rehearsal import account, machines
         from provisioner.rehearsal.ec2 import Ec2
         from provisioner.rehearsal.lifecycle import Clock, Lifecycle
+        from provisioner.rehearsal.spot import Spots
         from provisioner.rehearsal.supervisor import Hosts
         from provisioner.rehearsal.truth import Truth
 
@@ -61,7 +62,9 @@ class Endpoint:
         self.truth = Truth()
         lifecycle = Lifecycle(self._lock, self.plan, Clock(), self.truth)
         self.hosts = lifecycle.hosts = Hosts(self._state, self._host_command, lifecycle.host_ended, lifecycle.host_is_up)
-        self._ec2 = Ec2(self._lock, self.plan, lifecycle, self.truth)
+        self._spots = Spots(self._lock, self.plan, lifecycle, self.truth)
+        lifecycle.on_running, self.hosts.busy = self._spots.running, self._spots.busy
+        self._ec2 = Ec2(self._lock, self.plan, lifecycle, self.truth, self._spots)
         self._services: dict[str, Callable[[Call], Reply]] = {"ec2": self._ec2.answer, "sts": account.sts, "ssm": account.ssm}
         self._quiet_since = time.monotonic()
         self._loaded.set()
@@ -187,8 +190,10 @@ class Endpoint:
         except (ValueError, TypeError) as e:
             raise Refusal("InvalidFault", str(e)) from e
         host: dict[str, Any] = {**self.plan.clear()} if document is None else self.plan.host()
-        if host and self._loaded.is_set():
-            self.hosts.change_faults(host)
+        if self._loaded.is_set():
+            if host:
+                self.hosts.change_faults(host)
+            self._spots.changed()
         return _json({"armed": armed})
 
     def _route(self, query: str) -> Reply:

@@ -118,15 +118,15 @@ class Plan:
     def clear(self) -> dict[str, None]:
         """Disarm all but the timing; returns the host faults to take back."""
         with self._lock:
+            taken_back = dict.fromkeys([*self._host, *_counted(self.world)])
             self.world = World(timing=self.world.timing)
-            taken_back = dict.fromkeys(self._host)
             self._armed.clear()
             self._host.clear()
         return taken_back
 
     def host(self) -> dict[str, Any]:
         with self._lock:
-            return dict(self._host)
+            return self._host | _counted(self.world)
 
     def match(self, action: str, region: str, zone: str = "") -> Fault | None:
         """The first armed fault that is about this call, used up by one."""
@@ -152,3 +152,9 @@ class Plan:
             fault = armed.fault
             if armed.left != 0 and fnmatchcase(action, fault.action) and fault.region in ("", region):
                 yield armed
+
+
+def _counted(world: World) -> dict[str, Any]:
+    """What a machine must count for the cloud."""
+    limit = world.spot.interrupt_after_requests if world.spot else None
+    return {} if limit is None else {"spot_notice_after_requests": limit}

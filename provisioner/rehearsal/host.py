@@ -8,7 +8,8 @@ It reads one JSON document on stdin (host_spec.py), boots (cloud-init's early st
     stdin ends: the cloud died                                                exit 129
 
 Whichever it is, every connection is closed and every process that ever ran on the machine is dead before it exits.
-Later lines on stdin `{"faults":{…}}` change the faults. The main thread is the machine's init (host_init.py).
+Later lines on stdin `{"faults":{…}}` change the faults, and `{"notice":{…}}` is EC2's spot notice. The main thread is the
+machine's init (host_init.py).
 
 This is no security sandbox and no container: commands run as whoever started it, with real files and real ports
 of this computer. It keeps a rehearsal's files and processes together, so that they can all be removed.
@@ -35,6 +36,7 @@ from typing import Any
 
 from .host_cloudinit import BadUserData, CloudInit, UserData, parse_user_data
 from .host_gpu import NvidiaSmi
+from .host_imds import Metadata
 from .host_init import Init, MachineOff
 from .host_listen import listeners, ss
 from .host_shims import Answer, Control, Shutdown, cloud_init, df, install, timedatectl
@@ -62,6 +64,7 @@ class Machine:
         self.units.refused = lambda name: name == "gpulease-deadline.timer" and self.faults.on("no_timer")
         self.sshd = Sshd(root, self.init, self.env, self.log)
         self.door = Door()
+        self.metadata = Metadata(spec, lambda: self.faults.on("no_metadata"))
         self.shutdown = Shutdown(self.power)
         self.sshd.refuses = self.shutdown.nologin
         self.smi = NvidiaSmi(root, spec.gpus, self.faults)
@@ -74,7 +77,7 @@ class Machine:
         self.cloud = CloudInit(root, self.user_data, self.run_as_root)
         self.ending: int | None = None
         self.booting = True
-        self._cut_done = False
+        self._cut_done = self._told_requests = False
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_w, False)
         os.set_blocking(self._wake_r, False)
@@ -192,12 +195,21 @@ class Machine:
                 return timedatectl(argv)
             case "cloud-init":
                 return cloud_init(argv, lambda: self.cloud.finished, self.cloud.errors)
+            case "curl":
+                return self.metadata.curl(argv)
             case "requests":  # the simulated server counts what it has answered
-                limit = self.faults.number("drop_ssh_after_requests")
-                if limit is not None and not self._cut_done and argv and int(argv[0]) >= limit:
-                    threading.Thread(target=self.cut_ssh, daemon=True).start()
+                self._requests(int(argv[0]) if argv else 0)
                 return 0, "", ""
         return 127, "", f"SIMULATED: unknown command {name}\n"
+
+    def _requests(self, answered: int) -> None:
+        limit = self.faults.number("drop_ssh_after_requests")
+        if limit is not None and not self._cut_done and answered >= limit:
+            threading.Thread(target=self.cut_ssh, daemon=True).start()
+        limit = self.faults.number("spot_notice_after_requests")
+        if limit is not None and not self._told_requests and answered >= limit:
+            self._told_requests = True
+            print(json.dumps({"requests": answered}), flush=True)  # the cloud decides what follows from it
 
     def cut_ssh(self) -> None:
         """The network goes: connections close, nobody answers for a while."""
@@ -277,10 +289,14 @@ class Machine:
             if line.strip():
                 try:
                     doc: Any = json.loads(line)
+                    if "notice" in doc:
+                        self.metadata.notice(doc["notice"])
+                        self.log(f"spot: SIMULATED notice: {json.dumps(doc['notice'])}")
+                        continue
                     self.faults.update(doc["faults"])
                     self.log(f"faults: {json.dumps(self.faults.document(), sort_keys=True)}")
                 except (ValueError, KeyError, TypeError) as e:
-                    self.log(f"faults: a line on stdin was not understood: {e}")
+                    self.log(f"stdin: a line was not understood: {e}")
         return rest
 
     def _over(self, code: int) -> int:

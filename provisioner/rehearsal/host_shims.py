@@ -46,6 +46,7 @@ COPIED = {
     "install": ("install",),
     "python3": ("python3",),
     "pip": ("pip", "pip3", "uv"),
+    "curl": ("curl",),
 }
 REFUSED = ("docker", "podman", "useradd", "mount", "umount", "iptables", "nft", "ufw")
 IDLE = ("apt-get", "apt", "snap", "sysctl", "modprobe", "nvidia-persistenced", "swapoff", "hostnamectl", "loginctl")
@@ -59,7 +60,8 @@ def install(root: Path, control: Path) -> None:
     folder = root / "bin"
     folder.mkdir(parents=True, exist_ok=True)
     python = os.path.realpath(sys.executable)
-    fill = {"@BIN@": str(folder), "@PYTHON@": shlex.quote(python)}
+    asking = [python, "-I", "-S", str(SHIMS / "ask.py"), str(control)]
+    fill = {"@BIN@": str(folder), "@PYTHON@": shlex.quote(python), "@ASK@": shlex.join(asking)}
 
     def write(name: str, text: str) -> None:
         path = folder / name
@@ -67,8 +69,7 @@ def install(root: Path, control: Path) -> None:
         path.chmod(0o755)
 
     for name in ASK:
-        words = [python, "-I", "-S", str(SHIMS / "ask.py"), str(control), name]
-        write(name, f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        write(name, f'#!/bin/sh\nexec {shlex.join([*asking, name])} "$@"\n')
     copies = COPIED | {"refuse": REFUSED, "nothing": IDLE}
     for script, names in copies.items():
         text = (SHIMS / script).read_text()

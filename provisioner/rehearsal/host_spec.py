@@ -15,7 +15,7 @@ import binascii
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ FAULTS: dict[str, type] = {
     "no_timer": bool,
     "boot_delay_s": float,
     "never_boots": bool,
+    "no_metadata": bool,
+    "spot_notice_after_requests": int,
     "disk_free_gib": int,
     "start_delay_s": float,
     "first_token_ms": float,
@@ -120,6 +122,7 @@ class Spec:
     gpus: tuple[Gpu, ...]
     faults: Mapping[str, Any]
     disk_gib: int
+    metadata: Mapping[str, str] = field(default_factory=dict)  # what its metadata service tells, beside what is above
 
 
 def parse_spec(text: str | bytes) -> Spec:
@@ -142,6 +145,7 @@ def parse_spec(text: str | bytes) -> Spec:
         gpus=tuple(_gpu(g, n) for n, g in enumerate(doc.get("gpus") or [])),
         faults=faults,
         disk_gib=int(doc.get("disk_gib") or 200),
+        metadata={str(name): str(value) for name, value in (doc.get("metadata") or {}).items()},
     )
 
 

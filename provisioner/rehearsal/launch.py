@@ -194,6 +194,8 @@ def _furnish(machine: Machine, params: Mapping[str, str], image: Image) -> None:
         nic.add_tags(_tags_of(params, "network-interface"))
     if not machine.security_groups and machine.nics:
         machine.security_groups = list(machine.nics[0]._group_set)
+    if "MetadataOptions.HttpTokens" not in params:  # the image asks for it: its ImdsSupport is v2.0
+        machine.metadata_options.http_tokens = "required"
     sizes = {disk.get("DeviceName"): disk for _, disk in numbered_groups(params, "BlockDeviceMapping")}
     for name, mapping in machine.get_block_device_mapping:
         volume = backend.volumes[mapping.volume_id]

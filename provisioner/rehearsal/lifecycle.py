@@ -60,6 +60,10 @@ class Lifecycle:
     def __init__(self, lock: threading.RLock, plan: Plan, clock: Clock, truth: Truth) -> None:
         self._lock, self._plan, self._clock, self._truth = lock, plan, clock, truth
         self.hosts: Hosts  # set by who makes both; each needs the other
+        self.on_running: Callable[[Machine], None] = lambda _: None
+
+    def later(self, seconds: float, do: Callable[[], None]) -> None:
+        self._clock.later(seconds, do)
 
     def begin(self, machine: Machine) -> None:
         """It was just asked for: start its host, and let it be running in a while."""
@@ -76,6 +80,8 @@ class Lifecycle:
         machine.epoch += 1
         machine.become("shutting-down" if to == "terminated" else "stopping")
         machine.explain(code, message, transition)
+        if to == "terminated" and machine.spot_request:
+            machine.spot_request.close()
         timing = self._plan.timing
         self.hosts.ask(machine.id)
         if timing.kill_grace_s < timing.stopping_s:
@@ -122,7 +128,7 @@ class Lifecycle:
         user_data = str(machine.user_data or "")
         disk_gib = max((block.size for _, block in machine.get_block_device_mapping), default=machines.IMAGE_GIB)
         try:
-            self.hosts.start(machine.id, machine.instance_type, user_data, disk_gib, self._plan.host())
+            self.hosts.start(machine.id, machine.instance_type, user_data, disk_gib, self._plan.host(), machine.metadata())
         except OSError as e:
             machine.reach = "impaired"  # what a machine that does not come up looks like from outside
             print(f"host of {machine.id} could not be started: {e}", file=sys.stderr)
@@ -130,6 +136,7 @@ class Lifecycle:
     def _run(self, machine: Machine) -> None:
         machine.get_address()
         machine.become("running")
+        self.on_running(machine)
 
     def _stopped(self, machine: Machine) -> None:
         self.hosts.kill(machine.id)

@@ -110,8 +110,19 @@ class Machine(Instance):
             self.detach_eni(nic)
         self.state_reason, self._reason = reason, transition
         self.security_groups = []
-        if self.spot_request:
-            self.spot_request.close()
+
+    def metadata(self) -> dict[str, str]:
+        """What the machine can ask about itself, beside its id and type."""
+        return {
+            "account": engine.ACCOUNT,
+            "region": str(self.region_name),
+            "zone": str(self.placement.zone),
+            "image": str(self.image_id),
+            "lifecycle": "spot" if self.spot_request else "on-demand",
+            "private_ip": self.private_ip or "",
+            "tokens": str(self.metadata_options.http_tokens),
+            "endpoint": str(self.metadata_options.http_endpoint),
+        }
 
     @property
     def state_transition_reason(self) -> str | None:
@@ -153,7 +164,8 @@ class SpotRequest(SpotInstanceRequest):
 
     def __init__(self, machine: Machine, persistent: bool, price: str, tags: dict[str, str], valid_until: Any = None) -> None:
         self._machine = machine
-        self._made = stamp(time.time()) or ""
+        self._made = self._updated = stamp(time.time()) or ""
+        self.end_as = ("instance-terminated-by-user", "Your Spot instance was terminated by user request.")
         digest = hashlib.sha256(machine.id.encode()).hexdigest()
         super().__init__(
             machine.ec2_backend,
@@ -186,10 +198,36 @@ class SpotRequest(SpotInstanceRequest):
     def create_time(self) -> str:
         return self._made
 
+    @property
+    def launched_availability_zone(self) -> str:
+        return str(self._machine.placement.zone)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return {"Code": self._status_code, "Message": self.status_message, "UpdateTime": self._updated}
+
+    def mark(self, code: str, message: str) -> None:
+        self._status_code, self.status_message, self._updated = code, message, stamp(time.time()) or ""
+
     def close(self) -> None:
-        persistent = self.type == "persistent"  # AWS would launch another; the rehearsal only shows that it is still open
-        self.state = "open" if persistent else "closed"
-        self._status_code = "pending-fulfillment" if persistent else "instance-terminated-by-user"
+        """Its machine ends."""
+        if self.type == "persistent" and self.state != "cancelled":
+            # AWS would launch another; the rehearsal only shows that it is still open.
+            self.state = "open"
+            self.mark("pending-fulfillment", "Your Spot request is pending fulfillment.")
+            return
+        self.state = "cancelled" if self.state == "cancelled" else "closed"
+        self.mark(*self.end_as)
+
+    def cancel(self) -> None:
+        if self.state in ("closed", "cancelled"):
+            return
+        runs = self.state == "active"
+        self.state = "cancelled"
+        if runs:
+            self.mark("request-canceled-and-instance-running", "Your Spot request is canceled, but your instance is still running.")
+        else:
+            self.mark("canceled-before-fulfillment", "Your Spot request is canceled before it was fulfilled.")
 
 
 class Image(Ami):

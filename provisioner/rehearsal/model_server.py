@@ -106,7 +106,8 @@ class Server:
         """After every reply: the faults that wait for a number of them."""
         self.answered += 1
         faults = self.settings.faults()
-        if faults.get("drop_ssh_after_requests") is not None and self.machine.get("control"):
+        counted = ("drop_ssh_after_requests", "spot_notice_after_requests")
+        if any(faults.get(name) is not None for name in counted) and self.machine.get("control"):
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
                 link.connect(self.machine["control"])
                 link.sendall(b"requests\0/\0%d" % self.answered)

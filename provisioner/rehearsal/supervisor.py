@@ -1,7 +1,8 @@
 """The machines themselves: one host process per instance, started, watched and taken away.
 
 A host gets one JSON line on stdin and the pipe stays open for as long as the cloud exists: when this process dies,
-however it dies, the pipe closes and every host ends itself. It says `{"port": N}` once its sshd answers. Exit 0 means that
+however it dies, the pipe closes and every host ends itself. It says `{"port": N}` once its sshd answers, and `{"requests": N}`
+when its server has answered as many as it was told to wait for. Exit 0 means that
 the guest powered itself off, anything else that it crashed. Each host leads its own session, and taking one away means
 SIGTERM, then SIGKILL for its whole group and for whatever still carries its root folder in its environment (a server
 that was started with setsid is in no group of ours).
@@ -41,11 +42,14 @@ class _Host:
 class Hosts:
     def __init__(self, state: Path, command: Sequence[str], ended: Callable[[str, int], None], up: Callable[[str], None]) -> None:
         self._state, self._command, self._ended, self._up = state, list(command), ended, up
+        self.busy: Callable[[str], None] = lambda _: None  # told when a host says {"requests": N}
         self._hosts: dict[str, _Host] = {}
         self._lock = threading.Lock()
         self._closed = False
 
-    def start(self, instance: str, type: str, user_data_b64: str, disk_gib: int, faults: Mapping[str, Any]) -> None:
+    def start(
+        self, instance: str, type: str, user_data_b64: str, disk_gib: int, faults: Mapping[str, Any], metadata: Mapping[str, str]
+    ) -> None:
         root = self._state / "hosts" / instance
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         document = {
@@ -55,6 +59,7 @@ class Hosts:
             "gpus": gpus(instance, type),
             "faults": dict(faults),
             "disk_gib": disk_gib,
+            "metadata": dict(metadata),
         }
         # Nothing of the caller's environment belongs on a rented machine: no AWS keys, no tokens.
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
@@ -81,6 +86,13 @@ class Hosts:
             for host in self._hosts.values():
                 if host.exit is None and not host.asked:
                     _tell(host, {"faults": dict(faults)})
+
+    def tell(self, instance: str, document: Mapping[str, Any]) -> None:
+        """A line for one machine; nothing when it is not there any more."""
+        with self._lock:
+            host = self._hosts.get(instance)
+            if host is not None and host.exit is None and not host.asked:
+                _tell(host, document)
 
     def port(self, instance: str) -> int | None:
         """Where its sshd answers; None while it does not."""
@@ -135,15 +147,26 @@ class Hosts:
             host.port = None  # it never came up; it is not ours to guess a port
         else:
             self._up(instance)
+            threading.Thread(target=self._listen, args=(instance, process), name=f"said by {instance}", daemon=True).start()
         # Not until stdout ends: what the guest started may hold it open long after the machine is off.
         _await_end(process.pid)
         _kill_tree(host)  # a machine that is off runs nothing; before reaping, while its group's number is still its own
         code = host.exit = process.wait()
-        process.stdout.close()
+        if host.port is None:
+            process.stdout.close()  # else whoever listens to it closes it
         with suppress(BrokenPipeError):  # what could not be written to the dead host is nobody's loss
             process.stdin.close()
         if not host.asked:
             self._ended(instance, code)
+
+    def _listen(self, instance: str, process: subprocess.Popen[bytes]) -> None:
+        """What it says later. Ends with its stdout, which what the guest started may hold open after the machine is off."""
+        assert process.stdout is not None
+        with process.stdout as said:
+            for line in said:
+                with suppress(ValueError):
+                    if isinstance(document := json.loads(line), dict) and "requests" in document:
+                        self.busy(instance)
 
 
 def gpus(instance: str, type: str) -> list[dict[str, Any]]:
