@@ -175,10 +175,10 @@ def _rehearsal(target: Target, wanted: profile.Profile) -> Iterator[tuple[Provid
     from provisioner.rehearsal import client
 
     faults = read_faults(target.faults)
-    region = target.region or next(iter(wanted.requirements.regions), "us-east-1")
+    regions = _regions(target, wanted) or ["us-east-1"]
 
     def reached(cloud: client.Rehearsal) -> tuple[Provider, Access]:
-        provider = providers.connect("aws", {"region": region, "profile": None, "endpoint": cloud.endpoint})
+        provider = providers.connect("aws", {"region": regions[0], "regions": regions, "profile": None, "endpoint": cloud.endpoint})
         return provider, Access(route=cloud.route, ingress_cidr=REHEARSAL_CIDR)
 
     if target.endpoint is not None:
@@ -231,9 +231,14 @@ def cloud_at(endpoint: str) -> str:
 
 
 def _aws(target: Target, wanted: profile.Profile) -> tuple[Provider, Access]:
-    region = target.region or next(iter(wanted.requirements.regions), None) or default_region(target.aws_profile)
-    provider = providers.connect("aws", {"region": region, "profile": target.aws_profile, "endpoint": None})
-    return provider, Access()
+    regions = _regions(target, wanted) or [default_region(target.aws_profile)]
+    settings = {"region": regions[0], "regions": regions, "profile": target.aws_profile, "endpoint": None}
+    return providers.connect("aws", settings), Access()
+
+
+def _regions(target: Target, wanted: profile.Profile) -> list[str]:
+    """Where a machine may be: the one that is named on the command line, else all that the profile names."""
+    return [target.region] if target.region else list(wanted.requirements.regions)
 
 
 def _static(target: Target) -> tuple[Provider, Access]:

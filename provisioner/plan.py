@@ -64,9 +64,10 @@ def make(
     budget = profile.budget_micro_usd if budget_micro_usd is None else budget_micro_usd
     offers = tuple(provider.offers(profile.requirements))
     if not offers:
-        region = provider.settings().get("region")
+        settings = provider.settings()
+        where = ", ".join(settings.get("regions") or [settings.get("region") or ""])
         raise RefusedError(
-            f"no offer of {provider.name}{f' in {region}' if region else ''} fits the profile {profile.name!r}",
+            f"no offer of {provider.name}{f' in {where}' if where else ''} fits the profile {profile.name!r}",
             why=needs_text(profile),
             next=f"relax `needs` in {profile.source}, or name another region; gpulease show profiles lists the shipped ones",
         )

@@ -27,6 +27,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -117,9 +118,11 @@ class Account:
 
         said = _AGENT.set(self.agent())
         try:
-            if self.endpoint is None:
-                aws_login.ready(_session(self.profile, False))
-            client = _client(service, self.region, self.profile, self.endpoint, changes)
+            # One at a time: a session may not be shared by threads that make clients of it. Clients may be.
+            with _MAKING:
+                if self.endpoint is None:
+                    aws_login.ready(_session(self.profile, False))
+                client = _client(service, self.region, self.profile, self.endpoint, changes)
             data = getattr(client, xform_name(operation))(**params)
         except (BotoCoreError, ClientError, ResponseParserError) as e:
             self._note(getattr(e, "response", None) or {})
@@ -160,12 +163,13 @@ def forget() -> None:
     _session.cache_clear()
 
 
+_MAKING = Lock()
 _AGENT: ContextVar[str] = ContextVar("gpulease user agent", default="gpulease")
 
 
 @cache
 def _client(service: str, region: str, profile: str | None, endpoint: str | None, changes: bool) -> Any:
-    """One per process: making one takes longer than most calls. Clients may be shared, also between threads."""
+    """One per process: making one takes longer than most calls."""
     from botocore.config import Config
 
     # Through a dict, because the stubs that ship with boto3 lag behind what botocore takes.

@@ -34,10 +34,10 @@ class Image:
     architecture: str = ""
 
 
-def check(spec: LaunchSpec, region: str) -> None:
+def check(spec: LaunchSpec, regions: Sequence[str]) -> None:
     """Refuse, before anything is asked for, what must never be asked for."""
-    if spec.offer.region != region:
-        raise NotAsked(f"the offer is for {spec.offer.region}, and this is {region}")
+    if spec.offer.region not in regions:
+        raise NotAsked(f"the offer is for {spec.offer.region}, and this is {', '.join(regions)}")
     if spec.offer.spot:
         raise NotAsked(
             "this provider rents on-demand machines only; the offer is for spot", next="set needs.purchase to [on-demand] in the profile"

@@ -31,11 +31,12 @@ class Request:
     action: str
     params: dict[str, str]
     agent: str
+    region: str
 
 
 @dataclass
 class Wire:
-    """What was sent, and what shall go wrong: `faults[action]` is used up one entry per request of that action."""
+    """What was sent, and what shall go wrong: a fault of an action, or of "region action", is used up one per request."""
 
     moto: tuple[str, int]
     requests: list[Request] = field(default_factory=list)
@@ -160,8 +161,10 @@ def _handler(wire: Wire) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             params = dict(parse_qsl(body.decode(), keep_blank_values=True))
             action = params.get("Action") or self.headers.get("X-Amz-Target", "").rpartition(".")[2]
-            wire.requests.append(Request(action, params, self.headers["User-Agent"]))
-            told = wire.faults.get(action) or []
+            # Credential=KEY/DAY/REGION/SERVICE/aws4_request
+            region = self.headers.get("Authorization", "//").split("/")[2]
+            wire.requests.append(Request(action, params, self.headers["User-Agent"], region))
+            told = wire.faults.get(f"{region} {action}") or wire.faults.get(action) or []
             fault = told.pop(0) if told else ""
             if fault == "drop":
                 self._drop()

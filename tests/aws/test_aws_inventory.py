@@ -71,7 +71,7 @@ def test_every_lease_is_shown_when_none_is_named(provider: AwsProvider, spec: La
 def test_a_listing_goes_on_to_the_last_page(provider: AwsProvider, spec: LaunchSpec, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     machines = rent(provider, spec, count=7)
     small = tuple(replace(kind, page_size=3) if kind.name == "instance" else kind for kind in MADE)
-    monkeypatch.setattr("provisioner.providers.aws.MADE", small)
+    monkeypatch.setattr("provisioner.providers.aws_look.MADE", small)
     found = [r.id for r in provider.inventory(LEASE).resources if r.kind == "instance"]
     assert sorted(found) == sorted(m.id for m in machines)
     assert len(wire.sent("DescribeInstances")) == 3
@@ -82,7 +82,7 @@ def test_a_page_that_cannot_be_read_makes_the_whole_inventory_unreadable(
 ) -> None:
     rent(provider, spec, count=4)
     small = tuple(replace(kind, page_size=3) if kind.name == "instance" else kind for kind in MADE)
-    monkeypatch.setattr("provisioner.providers.aws.MADE", small)
+    monkeypatch.setattr("provisioner.providers.aws_look.MADE", small)
     wire.fault("DescribeInstances", "", "500 InternalError", "500 InternalError", "500 InternalError")
     with pytest.raises(ProviderError):
         provider.inventory(LEASE)
@@ -233,4 +233,4 @@ def test_a_machine_that_may_not_be_ended_says_what_stands_in_the_way(provider: A
 
 
 def test_regions_are_those_enabled(provider: AwsProvider) -> None:
-    assert {"us-east-1", "eu-west-1"} <= set(provider.regions())
+    assert {"us-east-1", "eu-west-1"} <= set(provider.enabled_regions())
