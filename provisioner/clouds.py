@@ -112,6 +112,7 @@ def planned(target: Target) -> Iterator[Ready]:
 
     check(target)
     wanted = profile.load(target.profile)
+    wanted = wanted.rehearsed() if target.rehearse else wanted
     guards.check_waived(wanted.waived)
     spec_of(wanted)
     budget = _money(target.budget) if target.budget is not None else None

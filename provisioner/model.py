@@ -94,6 +94,7 @@ class LaunchSpec:
     ingress_cidr: str | None = None  # "203.0.113.7/32": who may reach port 22
     group: str | None = None  # a security group the user already has; None: one is made per lease
     subnet: str | None = None
+    reach: str = "address"  # how SSH gets in: "address", or without any ingress from an address, "endpoint" and "ssm"
 
     def public(self) -> dict[str, Json]:
         """The allow-listed part that may be journalled."""
@@ -107,6 +108,7 @@ class LaunchSpec:
             "deadline": self.deadline,
             "group": self.group,
             "subnet": self.subnet,
+            "reach": self.reach,
         }
 
 

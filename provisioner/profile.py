@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from provisioner import profile_fields as f
 from provisioner import runtimes
@@ -26,113 +26,10 @@ from provisioner.clean import clean
 from provisioner.data import folder
 from provisioner.errors import RefusedError, UsageError
 from provisioner.model import Requirements
+from provisioner.profile_sections import Eval, Launch, Load, Model, Runtime, Section, Written
 from provisioner.yamlsafe import MAX_BYTES, Document, shown
 from provisioner.yamlsafe import Path as KeyPath
 from provisioner.yamlsafe import load as load_yaml
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-def whole(default: int, low: int, high: int, what: str) -> Any:
-    """A whole number with bounds; its description is what a complaint says was expected."""
-    return Field(default, ge=low, le=high, description=f"{what}: a whole number from {low} to {high}")
-
-
-class Needs(Section):
-    """The machine."""
-
-    gpu: f.Gpu | None = Field(None, description="the GPU's family, like L4; any when left out")
-    gpus: int = whole(1, 0, 16, "how many GPUs, 0 for none")
-    vram_gib: f.Gib = Field(0, description="the least memory per GPU as nvidia-smi shows it, in GiB")
-    driver: f.Driver | None = Field(None, description='the oldest NVIDIA driver that will do, like "570"')
-    disk_gib: int = whole(60, 8, 16384, "GiB of free disk, beside the image")
-    regions: Annotated[tuple[f.Region, ...], f.Names] = Field(
-        (), strict=False, max_length=40, description="a list of regions, like [us-east-1]"
-    )
-    types: Annotated[tuple[f.InstanceType, ...], f.Names] = Field(
-        (), strict=False, max_length=40, description="a list of instance types, like [g6.xlarge]; any that fits when left out"
-    )
-    purchase: Annotated[tuple[f.Purchase, ...], f.Names] = Field(
-        ("on-demand",),
-        strict=False,
-        min_length=1,
-        description="a list of ways to buy, the preferred one first: on-demand, spot (costs less and may be taken away) or both",
-    )
-    spot_max_usd_per_hour: f.Dollars | None = Field(
-        None, description='the most to pay per hour on the spot market, in US dollars, like "0.40"; the on-demand price when left out'
-    )
-
-
-class Model(Section):
-    """What is served."""
-
-    id: f.ModelId = Field(description="owner/name as the hub writes it, or an absolute path on the machine")
-    revision: f.Revision | None = Field(None, description="the commit, 40 hex digits; needed unless id is a path")
-    name: f.Served | None = Field(None, description="the name the server answers to; the id when left out")
-
-    @property
-    def served_name(self) -> str:
-        """The id; of a path its last part."""
-        return self.name or (self.id.rsplit("/", 1)[-1] if self.id.startswith("/") else self.id)
-
-
-class Runtime(Section):
-    """How it is served."""
-
-    name: f.RuntimeName = Field(description="the inference server")
-    version: f.Version = Field(description='its version, like "0.33.0"')
-    flags: dict[f.FlagName, f.FlagValue] = Field({}, description="a mapping of flags without dashes, like max-model-len: 8192")
-    env: dict[f.EnvName, f.EnvValue] = Field({}, description="a mapping of environment variables, none of them secret")
-    command: f.Command | None = Field(None, description="the executable's absolute path, where it is already on the machine")
-
-
-class Eval(Section):
-    """What it is asked."""
-
-    set: f.EvalSet = Field(description="a shipped eval set's name, or the path of a .jsonl file")
-    max_tokens: int = whole(128, 1, 32768, "the longest answer in tokens")
-    temperature: f.Temperature = Field("0", description="a number from 0 to 2")
-    seed: int = whole(0, 0, 2**31 - 1, "the seed")
-
-
-class Load(Section):
-    """How it is asked."""
-
-    vantages: Annotated[tuple[f.Vantage, ...], f.Names] = Field(
-        ("host", "tunnel"), strict=False, min_length=1, description="a list of where to measure from: host, tunnel or both"
-    )
-    concurrency: int = whole(4, 1, 1024, "how many requests at a time")
-    warmup: int = whole(2, 0, 1000, "how many requests before measuring")
-    timeout_s: int = whole(60, 1, 3600, "seconds until a request counts as failed")
-    rate_per_s: f.Rate | None = Field(None, description="requests per second (open loop); nothing for a closed loop")
-
-
-class Limits(Section):
-    """What it may cost."""
-
-    usd: f.Dollars = Field(description='US dollars for the whole run, like "1.00"')
-    minutes: int = Field(ge=5, le=1440, description="minutes from launch until everything is gone: a whole number from 5 to 1440")
-
-
-class Written(Section):
-    """A profile as it is written. The order here is the order in the schema."""
-
-    profile: Literal[1] = Field(description="1, the format this gpulease reads")
-    name: f.Name = Field(description="the profile's name")
-    about: f.About = Field("", description="one sentence")
-    needs: Needs = Field(description="a mapping: the machine")
-    model: Model = Field(description="a mapping: what is served")
-    runtime: Runtime = Field(description="a mapping: how it is served")
-    eval: Eval = Field(description="a mapping: what it is asked")
-    load: Load = Field(default_factory=lambda: Load.model_validate({}), description="a mapping: how it is asked")
-    budget: Limits = Field(description="a mapping: what it may cost")
-    thresholds: dict[f.ThresholdName, f.Limit] = Field({}, description="a mapping: how good is good enough, like accuracy_percent: 80")
-    on_interruption: Literal["stop", "continue"] = Field(
-        "stop", description="stop, or continue (on the next offer, from the last finished case, within the same budget)"
-    )
-    waive: Annotated[tuple[f.Guard, ...], f.Names] = Field((), strict=False, description="a list of guards this run may do without")
 
 
 @dataclass(frozen=True)
@@ -154,6 +51,11 @@ class Profile:
     thresholds: dict[str, int | str]  # a fraction is kept as its exact text
     waived: tuple[str, ...]
     on_interruption: str = "stop"
+    launch: Launch = field(default_factory=lambda: Launch.model_validate({}))
+
+    def rehearsed(self) -> Profile:
+        """As it is rehearsed: without what only the user's own account has."""
+        return replace(self, launch=Launch.model_validate({}))
 
 
 def names() -> list[str]:
@@ -221,6 +123,7 @@ def parse(text: str | bytes, source: str, base: Path | None = None) -> Profile:
         thresholds=dict(written.thresholds),
         waived=written.waive,
         on_interruption=written.on_interruption,
+        launch=written.launch,
     )
 
 
@@ -263,6 +166,8 @@ def _located(eval_: Eval, base: Path | None) -> Eval:
 def _contradictions(written: Written, eval_: Eval) -> Iterator[tuple[KeyPath, str]]:
     """What each key allows by itself, but not together."""
     needs, model = written.needs, written.model
+    if written.launch.fleet:
+        yield ("launch", "fleet"), "found true; expected false: launching through an EC2 Fleet is not there yet"
     if not model.id.startswith("/") and model.revision is None:
         yield ("model", "revision"), f"missing; expected the commit of {model.id}, 40 hex digits (only a local path needs none)"
     if model.id.startswith("/") and model.revision is not None:

@@ -29,6 +29,7 @@ RUNTIMES = ("vllm", "sglang")
 GUARDS = ("watchdog", "guest-timer", "guest-twin", "guest-lease", "schedule")
 PURCHASES = ("on-demand", "spot")
 VANTAGES = ("host", "tunnel")
+REACHES = ("address", "endpoint", "ssm")
 
 # Not on EC2, but in machines that others rent out or that stand under a desk.
 _ELSEWHERE = (
@@ -266,6 +267,11 @@ def _text(pattern: str, expected: str, *, numbers: bool = False) -> Any:
     return Annotated[str, BeforeValidator(_matching(pattern, expected, numbers=numbers)), Field(pattern=f"^({pattern})$")]
 
 
+def _aws_id(prefix: str, what: str) -> Any:
+    """An id of EC2's: its prefix and 8 or 17 hex digits."""
+    return _text(rf"{prefix}-([0-9a-f]{{8}}|[0-9a-f]{{17}})", f"the id of {what}, like {prefix}-0123456789abcdef0")
+
+
 Name = _text(r"[a-z0-9][a-z0-9-]{0,39}", "a name of small letters, digits and -, at most 40 characters")
 About = _text(r"[^\x00-\x1f\x7f-\x9f]{1,200}", "one line of text, at most 200 characters")
 Gpu = Annotated[str, PlainValidator(_gpu), WithJsonSchema({"type": "string"})]
@@ -296,6 +302,10 @@ Rate = Annotated[
     WithJsonSchema({"type": ["number", "string"]}),
 ]
 Purchase = Annotated[str, PlainValidator(_one_of(lambda: PURCHASES, "a way to buy")), WithJsonSchema({"enum": list(PURCHASES)})]
+ImageId = _aws_id("ami", "an image")
+GroupId = _aws_id("sg", "a security group")
+SubnetId = _aws_id("subnet", "a subnet")
+Reach = Annotated[str, PlainValidator(_one_of(lambda: REACHES, "a way in")), WithJsonSchema({"enum": list(REACHES)})]
 Vantage = Annotated[str, PlainValidator(_one_of(lambda: VANTAGES, "a vantage")), WithJsonSchema({"enum": list(VANTAGES)})]
 ThresholdName = Annotated[str, PlainValidator(_one_of(thresholds, "a threshold")), WithJsonSchema({"type": "string"})]
 Limit = Annotated[int | str, PlainValidator(_limit), WithJsonSchema({"type": ["number", "string"], "minimum": 0})]

@@ -205,7 +205,18 @@ def launch(life: Life) -> tuple[Resource, Path, str]:
             lease_silence_s=guards.SILENCE_S,
             max_run_s=plan.max_seconds,
         )
-        spec = LaunchSpec(plan.offer, plan.disk_gib, life.deadline, user_data, ingress_cidr=access.ingress_cidr)
+        asked = plan.profile.launch
+        spec = LaunchSpec(
+            plan.offer,
+            plan.disk_gib,
+            life.deadline,
+            user_data,
+            image=asked.image,
+            ingress_cidr=access.ingress_cidr,
+            group=asked.security_group,
+            subnet=asked.subnet,
+            reach=asked.reach,
+        )
         for kind in lease.provider.steps(spec):
             life.waits.sleep(0)
             machine = lease.create(kind, spec)

@@ -60,7 +60,7 @@ def help_of(*command: str) -> str:
 def profile_keys() -> str:
     from pydantic_core import PydanticUndefined
 
-    from provisioner import profile
+    from provisioner import profile_sections as profile
 
     rows: list[Sequence[str]] = []
 

@@ -42,6 +42,8 @@ def check(spec: LaunchSpec, regions: Sequence[str]) -> None:
         raise NotAsked(
             "this provider rents on-demand machines only; the offer is for spot", next="set needs.purchase to [on-demand] in the profile"
         )
+    if spec.reach != "address":
+        raise NotAsked(f"launch.reach is {spec.reach}, and only address is there yet", next="leave launch.reach out of the profile")
     if len(spec.user_data) > USER_DATA_LIMIT:
         raise NotAsked(f"the user-data is {len(spec.user_data)} bytes; EC2 takes {USER_DATA_LIMIT}")
     if not 1 <= spec.disk_gib <= 16_384:

@@ -98,6 +98,34 @@ def test_a_profile_becomes_exact_numbers(folder: Path) -> None:
     assert found.text == GOOD and found.sha256 == hashlib.sha256(GOOD.encode()).hexdigest()
 
 
+def test_what_the_account_has_of_its_own_is_named_under_launch(folder: Path) -> None:
+    own = "launch: {image: ami-0123456789abcdef0, security_group: sg-01234567, subnet: subnet-0123456789abcdef0, reach: endpoint}\n"
+    found = profile.load(written(folder, GOOD + own)).launch
+    assert (found.image, found.security_group, found.subnet) == ("ami-0123456789abcdef0", "sg-01234567", "subnet-0123456789abcdef0")
+    assert (found.reach, found.fleet) == ("endpoint", False)
+    left_out = profile.load(written(folder, GOOD)).launch
+    assert (left_out.image, left_out.security_group, left_out.subnet, left_out.reach) == (None, None, None, "address")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("image: ubuntu-24.04", ["launch.image", "found 'ubuntu-24.04'", "the id of an image, like ami-0123456789abcdef0"]),
+        ("image: sg-01234567", ["launch.image", "like ami-"]),
+        ("security_group: default", ["launch.security_group", "the id of a security group, like sg-0123456789abcdef0"]),
+        ("subnet: subnet-xyz", ["launch.subnet", "the id of a subnet"]),
+        ("reach: endpont", ["launch.reach", "a way in (address, endpoint, ssm)", "nearest: endpoint"]),
+        ("fleet: true", ["launch.fleet", "found true; expected false", "not there yet"]),
+        ("ami: ami-01234567", ["launch.ami", "unknown key", "image, security_group, subnet, reach, fleet"]),
+    ],
+)
+def test_a_wrong_word_under_launch_is_told_with_its_line(folder: Path, line: str, words: list[str]) -> None:
+    with pytest.raises(RefusedError) as refused:
+        profile.load(written(folder, GOOD + f"launch:\n  {line}\n"))
+    assert f"p.yaml:{len(GOOD.splitlines()) + 2}: " in refused.value.what
+    assert [word for word in words if word not in refused.value.what] == []
+
+
 def test_what_is_left_out_has_a_default(folder: Path) -> None:
     short = f"profile: 1\nname: a\nneeds: {{}}\nmodel: {{id: a/b, revision: {COMMIT}}}\nruntime: {{name: vllm, version: 0.33.0}}\n"
     found = profile.load(written(folder, short + "eval: {set: ./cases.jsonl}\nbudget: {usd: 1, minutes: 5}\n"))
