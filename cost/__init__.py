@@ -8,11 +8,11 @@ no amount is ever a float.
 from __future__ import annotations
 
 from cost.budget import Budget, BudgetTooSmall
-from cost.from_journal import intervals, spent
+from cost.from_journal import intervals, spent, unpriced
 from cost.meter import Interval, Spend, meter
 from cost.money import MICRO, MoneyError, bill, parse, show, show_per_hour
 from cost.prices import STALE_DAYS, Price, UnknownPrice, age_days, is_stale
-from cost.quote import GUARD_TAIL_SECONDS, Line, Quote, own_host, quote
+from cost.quote import GUARD_TAIL_SECONDS, Line, Quote, line_of, own_host, quote
 
 __all__ = [
     "GUARD_TAIL_SECONDS",
@@ -31,6 +31,7 @@ __all__ = [
     "bill",
     "intervals",
     "is_stale",
+    "line_of",
     "meter",
     "own_host",
     "parse",
@@ -38,4 +39,5 @@ __all__ = [
     "show",
     "show_per_hour",
     "spent",
+    "unpriced",
 ]

@@ -24,7 +24,7 @@ from typing import Any
 
 from cost.meter import Interval, Spend, meter
 from cost.prices import UnknownPrice
-from cost.quote import Line
+from cost.quote import Line, line_of
 
 MACHINES = ("instance",)
 DISKS = ("volume",)
@@ -45,6 +45,8 @@ class _Seen:
     moved: int | None = None
     holder: str = ""
     machine: str = ""
+    lines: tuple[Line, ...] | None = None  # the prices in the intent that made it
+    priced: str = ""
     ran_until_removed: bool = False  # the accepted call itself says that it found the machine running
 
 
@@ -57,26 +59,25 @@ def spent(entries: Sequence[Mapping[str, Any]], now_ms: int) -> Spend:
     if genesis is None:
         raise UnknownPrice("the journal has no first line, so it holds no prices")
     observed = intervals(entries, now_ms)
-    priced = str(genesis.get("offer", {}).get("type") or "")
     for interval in observed:
-        if interval.machine and priced and interval.machine != priced:
-            raise UnknownPrice(f"{interval.resource} is a {interval.machine}, and the journal holds the price of a {priced}")
+        if unpriced(interval, genesis):
+            asked = interval.priced or genesis["offer"]["type"]
+            raise UnknownPrice(f"{interval.resource} is a {interval.machine}, and the journal holds the price of a {asked}")
     return meter(observed, lines(genesis))
+
+
+def unpriced(interval: Interval, genesis: Mapping[str, Any]) -> bool:
+    """Is it of a type that the journal holds no price for? What ran on another type than was asked for has none: unknown, never zero."""
+    priced = interval.priced if interval.lines is not None else str(genesis.get("offer", {}).get("type") or "")
+    return bool(interval.machine and priced and interval.machine != priced)
 
 
 def lines(genesis: Mapping[str, Any]) -> list[Line]:
     """The price lines that a journal's first line holds."""
     price = genesis.get("offer", {}).get("price", {})
+    rows = genesis.get("quote", {}).get("lines", [])
     result = [
-        Line(
-            str(row["name"]),
-            int(row["microUsdPerHour"]),
-            str(row.get("source") or price.get("source") or ""),
-            str(row.get("asOf") or price.get("asOf") or ""),
-            fixed_micro_usd=int(row.get("fixedMicroUsd", 0)),
-            micro_usd_per_hour_low=row.get("microUsdPerHourLow"),
-        )
-        for row in genesis.get("quote", {}).get("lines", [])
+        line_of({**row, "source": row.get("source") or price.get("source"), "asOf": row.get("asOf") or price.get("asOf")}) for row in rows
     ]
     if not result:
         raise UnknownPrice("the journal's first line holds no quote")
@@ -93,8 +94,10 @@ def intervals(entries: Sequence[Mapping[str, Any]], now_ms: int) -> list[Interva
     if released is None:
         for token, entry in unanswered.items():
             lo, hi = when(entry)
-            machine = str(entry["body"].get("params", {}).get("type") or "")
-            found.append(Interval(token, str(entry["body"].get("class")), lo, hi, hi, now, certain=False, open=True, machine=machine))
+            params = entry["body"].get("params", {})
+            machine, own = str(params.get("type") or ""), _own_lines(params)
+            kind = str(entry["body"].get("class"))
+            found.append(Interval(token, kind, lo, hi, hi, now, certain=False, open=True, machine=machine, lines=own, priced=machine))
     machines = [i for i in found if i.kind in MACHINES]
     disks = [i for i in found if i.kind in DISKS]
     return machines + _disks(machines, disks, seen)
@@ -127,7 +130,7 @@ def _read(entries: Sequence[Mapping[str, Any]], when: Any) -> tuple[dict[str, _S
                 intent = intents.get(body.get("intentSeq", -1))
                 if intent is not None:
                     thing.asked = when(intent)
-                    thing.machine = thing.machine or str(intent["body"].get("params", {}).get("type") or "")
+                    _priced(thing, intent)
                 _learn(thing, body.get("facts") or {})
             elif body.get("id") in seen and body["class"] in MACHINES:
                 # An accepted terminate ends the bill of a machine; an accepted delete of a disk is seen for itself.
@@ -135,8 +138,10 @@ def _read(entries: Sequence[Mapping[str, Any]], when: Any) -> tuple[dict[str, _S
                 if body.get("previousState") == "running":
                     seen[body["id"]].ran_until_removed = True
         elif kind == "observe" and body.get("class") in (*MACHINES, *DISKS):
-            unanswered.pop(str(body.get("token")), None)
+            found = unanswered.pop(str(body.get("token")), None)
             thing = seen.setdefault(body["id"], _Seen(body["id"], body["class"]))
+            if found is not None:
+                _priced(thing, found)  # its answer was lost; the token says which request it came of
             _learn(thing, body.get("facts") or {})
             if body.get("phase") == "here":
                 thing.running = [*(thing.running or []), _answer(entry, when)]
@@ -145,6 +150,20 @@ def _read(entries: Sequence[Mapping[str, Any]], when: Any) -> tuple[dict[str, _S
             if thing.asked is None and thing.launched is None:
                 thing.asked = _answer(entry, when)
     return seen, unanswered, released
+
+
+def _priced(thing: _Seen, intent: Mapping[str, Any]) -> None:
+    """The type and the prices under which it was asked for."""
+    params = intent["body"].get("params", {})
+    thing.priced = str(params.get("type") or "")
+    thing.machine = thing.machine or thing.priced
+    thing.lines = _own_lines(params)
+
+
+def _own_lines(params: Mapping[str, Any]) -> tuple[Line, ...] | None:
+    quote = params.get("quote")
+    rows = quote.get("lines", []) if isinstance(quote, Mapping) else []
+    return tuple(line_of(row) for row in rows) or None
 
 
 def _token(intents: Mapping[int, Mapping[str, Any]], body: Mapping[str, Any]) -> str:
@@ -188,6 +207,8 @@ def _interval(thing: _Seen, now: int, *, settled: bool) -> Interval:
         certain=bool(seen_running),
         open=not ended and not settled,
         machine=thing.machine,
+        lines=thing.lines,
+        priced=thing.priced,
     )
 
 

@@ -33,6 +33,8 @@ class Interval:
     certain: bool = True
     open: bool = False
     machine: str = ""  # the instance type, where the journal says it
+    lines: tuple[Line, ...] | None = None  # the prices it was asked for under; None: those of the journal's first line
+    priced: str = ""  # the instance type those are for
 
     @property
     def seconds_lo(self) -> int:
@@ -95,20 +97,21 @@ class Spend:
 
 
 def meter(observed: Sequence[Interval], lines: Sequence[Line]) -> Spend:
-    """Charge each interval with the lines that apply to it.
+    """Charge each interval with the lines that apply to it: its own, or `lines` where it has none.
 
     The instance and public-ipv4 lines follow the machine, the disk line follows the disk (an interval of kind
     "volume", as long as the machine's where no volume was seen to outlive it); any other hourly line follows the
-    machine. A fixed line (the egress allowance) is counted once, from nothing to all of it.
+    machine. A fixed line (the egress allowance) is counted once for each set of prices, from nothing to all of it.
     """
     spent: list[SpendLine] = []
+    fixed: dict[tuple[Line, ...], None] = {}
     for interval in observed:
-        for line in lines:
-            if line.micro_usd_per_hour and _follows(line, interval):
-                spent.append(_charge(line, interval))
-    if observed:
+        own = tuple(lines) if interval.lines is None else interval.lines
+        fixed[own] = None
+        spent += [_charge(line, interval) for line in own if line.micro_usd_per_hour and _follows(line, interval)]
+    for own in fixed:
         spent += [
-            SpendLine(line.name, "", 0, 0, line.fixed_micro_usd, 0, 0, line.source, line.as_of) for line in lines if line.fixed_micro_usd
+            SpendLine(line.name, "", 0, 0, line.fixed_micro_usd, 0, 0, line.source, line.as_of) for line in own if line.fixed_micro_usd
         ]
     return Spend(
         lo=sum(line.lo for line in spent),
@@ -131,5 +134,6 @@ def _charge(line: Line, interval: Interval) -> SpendLine:
     low_rate = line.micro_usd_per_hour if line.micro_usd_per_hour_low is None else line.micro_usd_per_hour_low
     lo = low_rate * max(lo_s, EC2_MINIMUM_SECONDS) // HOUR if interval.certain else 0
     hi = bill(line.micro_usd_per_hour, hi_s)
-    best = min(max(bill(line.micro_usd_per_hour, best_s), lo), hi) if interval.certain else 0
+    usual = line.micro_usd_per_hour if line.micro_usd_per_hour_usual is None else line.micro_usd_per_hour_usual
+    best = min(max(bill(usual, best_s), lo), hi) if interval.certain else 0
     return SpendLine(line.name, interval.resource, lo, best, hi, lo_s, hi_s, line.source, line.as_of)

@@ -12,7 +12,8 @@ This file must not know about providers: it is given a Price and sizes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cost.money import EC2_MINIMUM_SECONDS, bill, up
@@ -27,7 +28,11 @@ EGRESS_ALLOWANCE_MIB = 100
 
 @dataclass(frozen=True)
 class Line:
-    """One thing that is billed. `micro_usd_per_hour_low` is a lower bound where the rate depends on the month's length."""
+    """One thing that is billed.
+
+    `micro_usd_per_hour` is the most it can be. `micro_usd_per_hour_low` is a lower bound where the rate is not fixed (a
+    month's length, a spot market), `micro_usd_per_hour_usual` the best guess where that is not the most.
+    """
 
     name: str
     micro_usd_per_hour: int
@@ -35,9 +40,14 @@ class Line:
     as_of: str
     fixed_micro_usd: int = 0
     micro_usd_per_hour_low: int | None = None
+    micro_usd_per_hour_usual: int | None = None
 
     def cost(self, seconds: int) -> int:
         return self.fixed_micro_usd + (bill(self.micro_usd_per_hour, seconds) if self.micro_usd_per_hour else 0)
+
+    def usual(self, seconds: int) -> int:
+        rate = self.micro_usd_per_hour if self.micro_usd_per_hour_usual is None else self.micro_usd_per_hour_usual
+        return self.fixed_micro_usd + (bill(rate, seconds) if rate else 0)
 
 
 @dataclass(frozen=True)
@@ -61,17 +71,21 @@ class Quote:
         return min(line.as_of for line in self.lines)
 
     def expected(self, seconds: int) -> int:
-        """What a run of that many seconds costs when it ends by itself."""
-        return sum(line.cost(seconds) for line in self.lines)
+        """What a run of that many seconds costs when it ends by itself, at what is asked now."""
+        return sum(line.usual(seconds) for line in self.lines)
 
     def at_most(self, deadline_seconds: int) -> int:
         """What it costs when only the last line of defence ends it."""
-        return self.expected(deadline_seconds + self.tail_seconds)
+        return sum(line.cost(deadline_seconds + self.tail_seconds) for line in self.lines)
+
+    def rates(self) -> dict[str, Any]:
+        """The lines alone: what a machine is asked for under, as its intent keeps it."""
+        return {"lines": [_record(line) for line in self.lines]}
 
     def record(self, expected_seconds: int, deadline_seconds: int) -> dict[str, Any]:
         """The quote as the journal and the evidence keep it."""
         return {
-            "lines": [_record(line) for line in self.lines],
+            **self.rates(),
             "expectedSeconds": expected_seconds,
             "expectedMicroUsd": self.expected(expected_seconds),
             "deadlineSeconds": deadline_seconds,
@@ -89,14 +103,18 @@ def quote(
     public_ipv4: int = 1,
     egress_mib: int = EGRESS_ALLOWANCE_MIB,
     tail_seconds: int = GUARD_TAIL_SECONDS,
+    market: Price | None = None,
 ) -> Quote:
     """The lines of one EC2 machine: itself, its disk, its public address, and an allowance for what it sends.
+
+    For a spot machine `instance` is the ceiling of the request and `market` what the market asks now. Its lower bound is
+    nothing: the market may fall, and what AWS takes back in its first hour is not billed.
 
     Raises UnknownPrice where a price is not known, or not positive.
     """
     disk, address, egress = (unit_price(name, region) for name in ("disk", "public-ipv4", "egress"))
     lines = [
-        hourly("instance", instance),
+        hourly("instance", instance) if market is None else _spot(instance, market),
         Line(
             "disk",
             up(disk.micro_usd * disk_gib, SHORT_MONTH_HOURS),
@@ -127,6 +145,26 @@ def hourly(name: str, price: Price) -> Line:
     return Line(name, price.micro_usd_per_hour, price.source, price.as_of)
 
 
+def _spot(ceiling: Price, market: Price) -> Line:
+    if not 0 <= market.micro_usd_per_hour <= ceiling.micro_usd_per_hour:
+        raise UnknownPrice(f"the spot market asks {market.micro_usd_per_hour} micro-dollars, the ceiling is {ceiling.micro_usd_per_hour}")
+    most = hourly("instance", ceiling)
+    return replace(most, micro_usd_per_hour_low=0, micro_usd_per_hour_usual=market.micro_usd_per_hour)
+
+
+def line_of(record: Mapping[str, Any]) -> Line:
+    """A line from its record in a journal."""
+    return Line(
+        str(record["name"]),
+        int(record["microUsdPerHour"]),
+        str(record.get("source") or ""),
+        str(record.get("asOf") or ""),
+        int(record.get("fixedMicroUsd", 0)),
+        record.get("microUsdPerHourLow"),
+        record.get("microUsdPerHourUsual"),
+    )
+
+
 def _record(line: Line) -> dict[str, Any]:
     record: dict[str, Any] = {
         "name": line.name,
@@ -137,4 +175,6 @@ def _record(line: Line) -> dict[str, Any]:
     }
     if line.micro_usd_per_hour_low is not None:
         record["microUsdPerHourLow"] = line.micro_usd_per_hour_low
+    if line.micro_usd_per_hour_usual is not None:
+        record["microUsdPerHourUsual"] = line.micro_usd_per_hour_usual
     return record

@@ -46,6 +46,7 @@ INSTANCE = shape(
                 "id",
                 "type",
                 "region",
+                "availabilityZone",
                 "imageId",
                 "clientToken",
                 "hostKeySha256",
@@ -55,6 +56,7 @@ INSTANCE = shape(
             )
         },
         "answer": {"enum": ["done", "failed", "unknown", "none"]},
+        "purchase": {"enum": ["on-demand", "spot"]},
         "createIntentSeq": COUNT,
         "launchTime": TIME,
         "stopCause": {"enum": ["client", "recovery", "guard-schedule", "guard-guest", "spot-reclaim", "external", "unknown"]},

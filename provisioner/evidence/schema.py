@@ -54,9 +54,10 @@ ENTRY = shape(
 _PRICE = shape({"microUsdPerHour": COUNT, "source": TEXT, "asOf": TEXT}, closed=False)
 _LINE = shape(
     {"name": TEXT, "microUsdPerHour": COUNT},
-    {"source": TEXT, "asOf": TEXT, "fixedMicroUsd": COUNT, "microUsdPerHourLow": COUNT},
+    {"source": TEXT, "asOf": TEXT, "fixedMicroUsd": COUNT, "microUsdPerHourLow": COUNT, "microUsdPerHourUsual": COUNT},
     closed=False,
 )
+_QUOTE = shape({}, {"lines": array(_LINE, 100)}, closed=False)
 _PRODUCER = shape({}, {"name": TEXT, "version": TEXT, "pythonVersion": TEXT}, closed=False)
 _OFFER = shape({}, {"region": TEXT, "zone": TEXT, "type": TEXT, "gpu": TEXT, "spot": FLAG, "price": _PRICE}, closed=False)
 _SEEN = {"class": TEXT, "id": TEXT, "region": TEXT, "state": TEXT, "phase": PHASE, "billed": FLAG, "facts": {"type": "object"}}
@@ -72,7 +73,7 @@ BODIES: dict[str, Schema] = {
             "maxRunSeconds": COUNT,
             "budgetMicroUsd": COUNT,
             "offer": _OFFER,
-            "quote": shape({}, {"lines": array(_LINE, 100)}, closed=False),
+            "quote": _QUOTE,
             "producer": _PRODUCER,
             "simulated": FLAG,
             "rebuilt": FLAG,
@@ -83,7 +84,7 @@ BODIES: dict[str, Schema] = {
     "guard": shape(
         {"guard": TEXT, "state": {"enum": ["armed", "read-back", "waived", "removed", "failed"]}}, {"firesAt": TIME}, closed=False
     ),
-    "intent": shape(_ASK, {"token": TEXT, "id": TEXT, "params": {"type": "object"}}, closed=False),
+    "intent": shape(_ASK, {"token": TEXT, "id": TEXT, "params": shape({}, {"quote": _QUOTE}, closed=False)}, closed=False),
     "done": shape({**_ASK, "intentSeq": COUNT, "id": TEXT}, {k: v for k, v in _SEEN.items() if k not in ("class", "id")}, closed=False),
     "failed": shape({**_ASK, "intentSeq": COUNT}, {"id": TEXT, "code": TEXT, "why": TEXT}, closed=False),
     "unknown": shape({**_ASK, "intentSeq": COUNT}, {"why": TEXT}, closed=False),

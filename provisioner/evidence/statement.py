@@ -18,7 +18,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cost import Line, intervals, meter
+import cost
+from cost import intervals, line_of, meter
 from provisioner.evidence import render
 from provisioner.evidence.canonical import Malformed, dumps, milliseconds, parse
 from provisioner.evidence.findings import Findings, examine
@@ -120,7 +121,11 @@ def _instance(history: History, ask: Ask | None, thing: Thing | None) -> dict[st
         params = ask.body.get("params", {})
         made |= {"createIntentSeq": ask.seq, "clientToken": ask.body["token"], "answer": ask.answer or "none"}
         made |= history.moment(ask.entry).fields("requestedAt")
-        made |= {theirs: params[ours] for ours, theirs in (("type", "type"), ("region", "region")) if isinstance(params.get(ours), str)}
+        named = [("type", "type"), ("region", "region")]
+        if "quote" in params:  # a lease that may ask for several kinds of machines says of each what it was
+            named.append(("zone", "availabilityZone"))
+            made["purchase"] = "spot" if params.get("spot") is True else "on-demand"
+        made |= {theirs: params[ours] for ours, theirs in named if isinstance(params.get(ours), str)}
         if ask.answer == "failed" and ask.answer_entry is not None:
             made["refusal"] = ask.answer_entry["body"].get("code", "")
         made["requestIds"] |= _request(ask, "run")
@@ -231,23 +236,13 @@ def _sweep(history: History, entry: Entry) -> dict[str, Json]:
 
 def _cost(history: History, findings: Findings) -> dict[str, Json]:
     genesis, last = history.genesis, history.entries[-1]
-    lines = [
-        Line(
-            line["name"],
-            line["microUsdPerHour"],
-            line.get("source", ""),
-            line.get("asOf", ""),
-            line.get("fixedMicroUsd", 0),
-            line.get("microUsdPerHourLow"),
-        )
-        for line in genesis.get("quote", {}).get("lines", [])
-    ]
-    offered = genesis.get("offer", {}).get("type", "")
     try:
+        lines = [line_of(line) for line in genesis.get("quote", {}).get("lines", [])]
         seen = intervals(list(history.entries), milliseconds(last["at"]["wall"]) or 0)
-        # What ran on another type than the quote was made for has no price in this journal: unknown, never zero.
-        unpriced = [i for i in seen if not lines or (i.machine and i.machine != offered)]
+        unpriced = [i for i in seen if not (i.lines or lines) or cost.unpriced(i, genesis)]
         spend = meter([i for i in seen if i not in unpriced], lines)
+        # The first offer's prices, then those of every other offer that was asked for, each once.
+        prices = list(dict.fromkeys([*lines, *(line for i in seen for line in i.lines or ())]))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as e:
         raise Nonsense(problem("E110", jsonpath="$journal", why=f"no cost can be worked out: {e}")) from None
     # A machine that was met and not made, and whose launch time nobody said, has no earliest start.
@@ -276,7 +271,7 @@ def _cost(history: History, findings: Findings) -> dict[str, Json]:
                 "source": line.source,
                 "asOf": line.as_of,
             }
-            for line in lines
+            for line in prices
         ],
         "totalLoMicroUsd": spend.lo,
         "excluded": EXCLUDED,
