@@ -17,7 +17,7 @@ from typing import Any
 
 import cost
 from provisioner import __version__, ledger, providers
-from provisioner.errors import Exit, GpuleaseError, MissedThreshold, NotCreated, RefusedError
+from provisioner.errors import Exit, GpuleaseError, Interrupted, MissedThreshold, NotCreated, RefusedError
 from provisioner.journal import Entry, Journal
 from provisioner.lease import PATIENCE_S, Holdings, holdings, release
 from provisioner.ledger import LeaseFolder
@@ -75,7 +75,7 @@ def outcome_of(error: BaseException | None, entries: Sequence[Entry]) -> Outcome
             return Outcome.COMPLETED
         case _ if not machines or isinstance(error, NotCreated | RefusedError):
             return Outcome.NEVER_LAUNCHED
-        case Cancelled():
+        case Cancelled() | Interrupted():
             return Outcome.INTERRUPTED
         case _:
             return Outcome.FAILED

@@ -10,10 +10,12 @@ from the journal where the program ends, because only the journal knows.
     ├── RunError          5   went wrong after something was created
     │   ├── HostError         the machine, or the way to it
     │   │   └── HostKeyError  the machine is not the one we prepared
-    │   └── RuntimeFailed     the inference server did not start, or died
+    │   ├── RuntimeFailed     the inference server did not start, or died
+    │   └── Interrupted   7   the provider took the machine back
     ├── MissedThreshold   3   it ran, and the figures are not good enough
     └── ProviderError     5   the cloud did not answer, or answered with a fault: nothing follows about what exists
         ├── NotCreated        it positively refused to create: nothing was made
+        │   └── NoCapacity        because it has none there now: another zone, region, type or way to buy may have some
         └── NotPermitted      it answered that we may not; asking again will not help
 
 This file must not know about clouds, SSH or terminals.
@@ -34,6 +36,7 @@ class Exit(IntEnum):
     REFUSED = 4
     FAILED = 5
     BUDGET = 6
+    INTERRUPTED = 7
     UNPROVEN = 20
     HELD = 21
     LEAVING = 22
@@ -76,6 +79,12 @@ class RuntimeFailed(RunError):
     """The inference server did not become ready, or died."""
 
 
+class Interrupted(RunError):
+    """The provider took a spot machine back, or said that it will; what was measured until then is kept."""
+
+    code = Exit.INTERRUPTED
+
+
 class MissedThreshold(GpuleaseError):
     code = Exit.THRESHOLD
 
@@ -93,6 +102,10 @@ class ProviderError(GpuleaseError):
 
 class NotCreated(ProviderError):
     """The provider positively refused to create: nothing was made."""
+
+
+class NoCapacity(NotCreated):
+    """It has none of this there and now. Nothing was made, and asking for something else may help."""
 
 
 class NotPermitted(ProviderError):

@@ -107,7 +107,7 @@ class Lease:
 
     def __init__(self, id: str, provider: Provider, journal: Journal, clock: Clock) -> None:
         self.id, self.provider, self.journal, self._clock = id, provider, journal, clock
-        self.made: dict[str, Resource] = {}
+        self.made: dict[str, Resource] = {}  # the latest of each kind; what else there is, the journal knows
         self.verdict: Verdict | None = None
 
     def create(self, kind: str, spec: LaunchSpec) -> Resource:
@@ -118,7 +118,7 @@ class Lease:
         anchor(self.provider, self.id, self.journal)
         answer = {"op": "create", "intentSeq": intent["seq"], "class": kind}
         try:
-            resource = self.provider.create(kind, spec, lease=self.id, token=token, made=self.made)
+            resource = self.provider.create(kind, spec, lease=self.id, token=token, made=self.made_in(spec.offer.region))
         except NotCreated as e:
             self.journal.append("failed", {**answer, "code": e.provider_code, "why": e.what, "requestId": e.request_id})
             raise
@@ -129,6 +129,26 @@ class Lease:
         self.journal.note("done", {**answer, **body_of(resource)})
         self.made[kind] = resource
         return resource
+
+    def made_in(self, region: str) -> dict[str, Resource]:
+        """What a create there can build on: a group of another region is none."""
+        return {kind: made for kind, made in self.made.items() if made.region in ("", region)}
+
+    def drop(self, resource: Resource, *, within: float, sleep: Callable[[float], None], tell: Callable[[str], None]) -> None:
+        """Let go of one machine so that another may be asked for. ProviderError unless it is seen leaving: two would be paid for."""
+        end = self._clock.counting() + within
+        while True:
+            with contextlib.suppress(ProviderError):  # a look that failed says nothing; the last word is below
+                resource = self.look(resource)
+            if resource.phase in (Phase.LEAVING, Phase.GONE):
+                return
+            _ask(self.id, resource, self.provider, self.journal, tell)
+            if self._clock.counting() >= end:
+                raise ProviderError(
+                    f"{resource.kind} {resource.id} was asked to go and is still {resource.state}",
+                    why="a second machine beside it would be paid for as well, so none is asked for",
+                )
+            sleep(1.0)
 
     def look(self, resource: Resource) -> Resource:
         """Ask the provider about something of ours now; news goes into the journal."""

@@ -7,17 +7,19 @@ decides nothing.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from provisioner.errors import Interrupted
 from provisioner.lease import Lease
 from provisioner.ledger import LeaseFolder
 from provisioner.model import Clock
 from provisioner.plan import Plan
 from provisioner.remote.link import Route, direct
-from provisioner.scope import Scope
+from provisioner.scope import NAP_S, Scope
 
 Tell = Callable[[str, str], None]
 """(stage, text): one line of the story."""
@@ -39,16 +41,33 @@ class Access:
 
 
 class Waits:
-    """`scope.sleep`, until the run is over; then a short grace of its own, so that last words can be fetched."""
+    """`scope.sleep`, until the run is over; then a short grace of its own, so that last words can be fetched.
+
+    `take` ends every wait on a machine that its provider takes back, from any thread; `go_on` is for the next machine.
+    """
 
     def __init__(self, scope: Scope) -> None:
-        self._scope = scope
+        self._run = self._scope = scope
+        self._taken: str | None = None
 
     def sleep(self, seconds: float) -> None:
-        self._scope.sleep(seconds)
+        end = time.monotonic() + seconds
+        while True:
+            if self._taken is not None and self._scope is self._run:
+                raise Interrupted(self._taken, why="the notice that the machine itself was given")
+            rest = end - time.monotonic()
+            self._scope.sleep(max(0.0, min(rest, NAP_S)))
+            if rest <= NAP_S:
+                return
 
     def grace(self, seconds: float, clock: Clock) -> None:
         self._scope = Scope(clock.now() + seconds, clock.now)
+
+    def take(self, why: str) -> None:
+        self._taken = self._taken or why
+
+    def go_on(self) -> None:
+        self._scope, self._taken = self._run, None
 
 
 @dataclass
@@ -65,6 +84,8 @@ class Life:
     deadline: str
     clock: Clock
     results: dict[str, Any] | None = None  # what was measured, once it was; kept whatever happens after
+    passes: Any = None  # the eval's passes so far: a machine that follows another goes on with them
+    machines: list[dict[str, Any]] = field(default_factory=list)  # those that were measured on, in order
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:

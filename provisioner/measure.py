@@ -22,7 +22,7 @@ import tenacity
 from provisioner import runtimes
 from provisioner.errors import HostError, HostKeyError, MissedThreshold, RuntimeFailed
 from provisioner.evals import cases, limits, local, score, stats
-from provisioner.evals.samples import Samples
+from provisioner.evals.samples import Samples, settled
 from provisioner.ledger import write_private
 from provisioner.life import Life
 from provisioner.profile import Profile
@@ -44,12 +44,21 @@ class Passes:
     evals: cases.EvalSet
     path: Path
     passes: dict[str, list[Samples]] = field(default_factory=dict)
+    machines: list[dict[str, Any]] = field(default_factory=list)  # in order; more than one where a spot machine was taken back
+
+    def answered(self) -> int:
+        return sum(1 for parts in self.passes.values() for part in parts for s in part.samples if not s.warmup and not s.error)
+
+    def asked(self, vantage: str) -> set[str]:
+        """The cases that need not be asked again: all that were, but for those that failed on a machine that was taken back."""
+        parts = self.passes[vantage]
+        return {s.case for part in parts for s in part.samples if not s.warmup and not (s.error and part.taken_back)}
 
     def results(self, complete: bool) -> dict[str, Any]:
         figures: dict[str, Any] = {}
         scored: list[score.Score] = []
         for vantage, parts in self.passes.items():
-            samples = [s for part in parts for s in part.samples]
+            samples = settled([s for part in parts for s in part.samples])
             measured = [s for s in samples if not s.warmup]
             scores = score.scores(self.evals.cases, measured)
             scored += scores
@@ -71,6 +80,8 @@ class Passes:
             "clients": {vantage: [part.header for part in parts] for vantage, parts in self.passes.items()},
             "thresholds": limits.judge(self.profile.thresholds, figures),
         }
+        if len(self.machines) > 1:
+            document["machines"] = self.machines
         if {"host", "tunnel"} <= figures.keys():
             document["tunnelCost"] = stats.tunnel_cost(figures["host"], figures["tunnel"])
         return document
@@ -79,7 +90,11 @@ class Passes:
 def evaluate(life: Life, host: SshHost, serving: Serving, way: Tunnel) -> None:
     """Ask everything from every vantage; samples.jsonl and results.json are in the lease's folder whatever happens."""
     profile = life.plan.profile
-    passes = Passes(profile, cases.load(profile.eval.set), life.folder.path / "samples.jsonl")
+    if life.passes is None:
+        life.passes = Passes(profile, cases.load(profile.eval.set), life.folder.path / "samples.jsonl", machines=life.machines)
+    passes: Passes = life.passes
+    for part in (part for parts in passes.passes.values() for part in parts):
+        part.taken_back = True  # whatever is there already was measured on a machine that is gone
     complete = False
     with life.stage("eval") as detail:
         try:
@@ -102,7 +117,7 @@ def _pass(life: Life, passes: Passes, vantage: str, host: SshHost, serving: Serv
     fd = os.open(passes.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(fd, "a", encoding="utf-8") as file:
         for attempt in range(RECONNECTS + 1):
-            done = {s.case for part in parts for s in part.samples if not s.warmup}
+            done = passes.asked(vantage)
             left = replace(passes.evals, cases=tuple(case for case in passes.evals.cases if case.id not in done))
             if not left.cases:
                 return
@@ -114,7 +129,7 @@ def _pass(life: Life, passes: Passes, vantage: str, host: SshHost, serving: Serv
                 part.feed(line)
                 if part.junk == before:
                     file.write(line + "\n")
-                life.progress(f"eval {vantage}", len({s.case for p in parts for s in p.samples if not s.warmup}), total)
+                life.progress(f"eval {vantage}", len(passes.asked(vantage)), total)
 
             try:
                 if vantage == "host":

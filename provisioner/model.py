@@ -95,6 +95,7 @@ class LaunchSpec:
     group: str | None = None  # a security group the user already has; None: one is made per lease
     subnet: str | None = None
     reach: str = "address"  # how SSH gets in: "address", or without any ingress from an address, "endpoint" and "ssm"
+    quote: Mapping[str, Json] | None = None  # the price lines of this offer, so that the journal can price what it makes
 
     def public(self) -> dict[str, Json]:
         """The allow-listed part that may be journalled."""
@@ -109,6 +110,7 @@ class LaunchSpec:
             "group": self.group,
             "subnet": self.subnet,
             "reach": self.reach,
+            **({} if self.quote is None else {"quote": dict(self.quote)}),
         }
 
 

@@ -6,6 +6,7 @@ costs nothing. A plan's deadline is a duration until `run` fixes it to an instan
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cost
@@ -32,12 +33,13 @@ def volume_gib(needed_gib: int) -> int:
 @dataclass(frozen=True)
 class Plan:
     profile: Profile
-    offers: tuple[Offer, ...]  # in order of preference; the quote is for the first
-    quote: cost.Quote
+    offers: tuple[Offer, ...]  # in the order in which they are asked for
+    quotes: tuple[cost.Quote, ...]  # one for each of them
     budget_micro_usd: int
     max_seconds: int  # from launch to deadline
     expected_seconds: int
     simulated: bool
+    left_out: tuple[str, ...] = ()  # offers that fit the profile and are not asked for, and why
 
     @property
     def disk_gib(self) -> int:
@@ -49,8 +51,14 @@ class Plan:
         return self.offers[0]
 
     @property
+    def quote(self) -> cost.Quote:
+        """Of the first offer."""
+        return self.quotes[0]
+
+    @property
     def at_most_micro_usd(self) -> int:
-        return self.quote.at_most(self.max_seconds)
+        """With the dearest of the offers, ended by the last line of defence only."""
+        return max(quote.at_most(self.max_seconds) for quote in self.quotes)
 
     @property
     def expected_micro_usd(self) -> int:
@@ -73,19 +81,67 @@ def make(
         )
     simulated = provider.traits.simulated
     need = REHEARSAL_S if simulated else BOOT_AND_LOAD_S.get(provider.name, 12 * 60)
-    try:
-        quote = _quote(offers[0], profile.requirements.disk_gib)
-        seconds = cost.Budget(budget).seconds(quote, limit_seconds=max_seconds or profile.max_seconds, need_seconds=need + keep_s)
-    except cost.BudgetTooSmall as e:
-        raise RefusedError(
-            f"the budget or the time limit of {profile.name!r} is too small: {e}" + (f", {keep_s} s of them for --keep" if keep_s else ""),
-            why=f"{offers[0].type} in {offers[0].region}, prices of {offers[0].price.as_of}",
-            next="the same command with --budget USD or --minutes N" + (", or a shorter --keep" if keep_s else ""),
-        ) from e
-    except cost.UnknownPrice as e:
-        raise RefusedError(str(e), why="an unknown price is not zero", next="name a region or type whose price is known") from e
+    limit = max_seconds or profile.max_seconds
+    taken, left_out, seconds = _within(budget, offers, profile, limit, need, keep_s)
     expected = min(seconds, need + EVAL_S + keep_s)
-    return Plan(profile, offers, quote, budget, seconds, expected, simulated)
+    return Plan(
+        profile,
+        tuple(offer for offer, _ in taken),
+        tuple(quote for _, quote in taken),
+        budget,
+        seconds,
+        expected,
+        simulated,
+        tuple(left_out),
+    )
+
+
+def _within(
+    budget: int, offers: Sequence[Offer], profile: Profile, limit: int, need: int, keep_s: int
+) -> tuple[list[tuple[Offer, cost.Quote]], list[str], int]:
+    """The offers that the budget covers, why the others are left out, and the time until the deadline.
+
+    The first that can be afforded sets the deadline, which is one for the whole lease; a dearer one comes in only where
+    the budget covers it until then.
+    """
+    taken: list[tuple[Offer, cost.Quote]] = []
+    left_out: list[str] = []
+    seconds = 0
+    first: RefusedError | None = None
+    for offer in offers:
+        try:
+            quote = quote_of(offer, profile.requirements.disk_gib)
+            if not taken:
+                seconds = cost.Budget(budget).seconds(quote, limit_seconds=limit, need_seconds=need + keep_s)
+            elif (most := quote.at_most(seconds)) > budget:
+                left_out.append(f"{offer_text(offer)}: {minutes(seconds)} of it may cost {cost.show(most)}")
+                continue
+        except cost.BudgetTooSmall as e:
+            first = first or RefusedError(
+                f"the budget or the time limit of {profile.name!r} is too small: {e}"
+                + (f", {keep_s} s of them for --keep" if keep_s else ""),
+                why=f"{offer.type} in {offer.region}, prices of {offer.price.as_of}",
+                next="the same command with --budget USD or --minutes N" + (", or a shorter --keep" if keep_s else ""),
+            )
+            left_out.append(f"{offer_text(offer)}: {e}")
+        except cost.UnknownPrice as e:
+            first = first or RefusedError(str(e), why="an unknown price is not zero", next="name a region or type whose price is known")
+            left_out.append(f"{offer_text(offer)}: {e}")
+        else:
+            taken.append((offer, quote))
+    if not taken:
+        assert first is not None, "there was an offer, and it was neither taken nor refused"
+        raise first
+    return taken, left_out, seconds
+
+
+def offer_text(offer: Offer) -> str:
+    """One offer, as the story and the lists name it."""
+    return f"{offer.type} in {offer.zone or offer.region or 'place'}" + (", spot" if offer.spot else "")
+
+
+def minutes(seconds: int) -> str:
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
 
 
 def needs_text(profile: Profile) -> str:
@@ -95,7 +151,8 @@ def needs_text(profile: Profile) -> str:
     return f"it needs {gpu}, types {', '.join(need.types) or 'any'}, regions {', '.join(need.regions) or 'any'}"
 
 
-def _quote(offer: Offer, disk_gib: int) -> cost.Quote:
+def quote_of(offer: Offer, disk_gib: int) -> cost.Quote:
+    """What this machine costs, with its disk and address. UnknownPrice where one of the prices is not known."""
     if offer.provider == "static":
         return cost.own_host(offer.price)
-    return cost.quote(offer.price, region=offer.region, disk_gib=volume_gib(disk_gib))
+    return cost.quote(offer.price, region=offer.region, disk_gib=volume_gib(disk_gib), market=offer.market if offer.spot else None)

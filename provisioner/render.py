@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import cost
 from provisioner.clean import clean
 from provisioner.errors import GpuleaseError
-from provisioner.plan import Plan
+from provisioner.plan import Plan, minutes, offer_text
 from provisioner.scope import takes
 
 SIMULATED = "SIMULATED: an embedded cloud on this machine; no account, no GPU, no money"
@@ -102,13 +102,13 @@ def plan_text(plan: Plan) -> str:
         ),
         ("time", f"gone at the latest {minutes(plan.max_seconds)} after the launch"),
     ]
+    if more := [offer_text(one) for one in plan.offers[1:]]:
+        rows.insert(2, ("else", f"{'; '.join(more[:3])}" + (f"; and {len(more) - 3} more" if len(more) > 3 else "")))
+    if plan.left_out:
+        rows.append(("too dear", "; ".join(plan.left_out[:3]) + (f"; and {len(plan.left_out) - 3} more" if len(plan.left_out) > 3 else "")))
     if plan.simulated:
         rows.insert(0, ("", SIMULATED))
     return table(rows)
-
-
-def minutes(seconds: int) -> str:
-    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
 
 
 def table(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> str:

@@ -1,6 +1,6 @@
 """The story of one run, top to bottom: rent, check, serve, measure, let go, prove. It composes and decides nothing.
 
-    plan ─► folder, journal, watchdog ─► hold ─► machine ─► SSH ─► facts and guards ─► server ─► tunnel ─► eval
+    plan ─► folder, journal, watchdog ─► hold ─► machine (launching) ─► SSH ─► facts and guards ─► server ─► tunnel ─► eval
          ◄─ tunnel, server and SSH close as `with` blocks ◄─ release ◄─ verdict, seal, proof
 
 Sessions are `with` blocks and die with this process. What can be billed is removed by `release` alone. Every wait is
@@ -14,24 +14,23 @@ import contextlib
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cost
-from provisioner import __version__, closing, guards
-from provisioner.errors import Exit, GpuleaseError, HostError, NotPermitted, ProviderError, RefusedError, RunError
+from provisioner import __version__, closing, guards, interruption
+from provisioner.errors import Exit, GpuleaseError, HostError, Interrupted, RefusedError, RunError
 from provisioner.journal import Journal, instant, rfc3339
+from provisioner.launching import BOOT_S, Launched, launch
 from provisioner.lease import PATIENCE_S, failure_body, hold, holdings, release
 from provisioner.ledger import LeaseFolder, write_private
 from provisioner.life import Access, Life, Progress, Tell, Waits
 from provisioner.measure import evaluate, missed
-from provisioner.model import Clock, Fact, LaunchSpec, Offer, Phase, Provider, Resource, Verdict
+from provisioner.model import Clock, Fact, Offer, Provider, Verdict
 from provisioner.plan import Plan
-from provisioner.remote import bootstrap, facts, keys, ssh, tunnel
+from provisioner.remote import facts, keys, ssh, tunnel
 from provisioner.scope import Cancelled, Scope, SystemClock
 from provisioner.serving import Serving, serve
 
-BOOT_S = 600.0
 PROBE_S = 5.0
 TEARDOWN_S = 60.0
 """The run stops itself this long before the deadline at which the machine's own timer fires."""
@@ -146,7 +145,7 @@ def _genesis(plan: Plan, provider: Provider, folder: LeaseFolder, journal: Journ
 
 
 def offer_record(offer: Offer) -> dict[str, Any]:
-    return {
+    record: dict[str, Any] = {
         "provider": offer.provider,
         "region": offer.region,
         "zone": offer.zone,
@@ -156,22 +155,47 @@ def offer_record(offer: Offer) -> dict[str, Any]:
         "vramMib": offer.vram_mib,
         "vcpus": offer.vcpus,
         "spot": offer.spot,
-        "price": {"microUsdPerHour": offer.price.micro_usd_per_hour, "source": offer.price.source, "asOf": offer.price.as_of},
+        "price": price_record(offer.price),
     }
+    return record | ({} if offer.market is None else {"market": price_record(offer.market)})
+
+
+def price_record(price: cost.Price) -> dict[str, Any]:
+    return {"microUsdPerHour": price.micro_usd_per_hour, "source": price.source, "asOf": price.as_of}
 
 
 def live(life: Life, keep_s: float) -> None:
-    """From nothing to a measured answer, each session closing behind itself."""
+    """From nothing to a measured answer; on the next machine where the provider takes one back and the profile goes on."""
     life.waits.sleep(0)
-    machine, key, host_key = launch(life)
-    address = str(machine.facts["address"])
-    reach: dict[str, Any] = {"client_key": key, "host_key": host_key, "route": life.access.route, "sleep": life.waits.sleep}
+    offers = list(zip(life.plan.offers, life.plan.quotes, strict=True))
+    while True:
+        launched, offers = launch(life, offers)
+        try:
+            return on_machine(life, launched, keep_s)
+        except GpuleaseError as e:
+            if not (why := interruption.taken(life, launched, e)):
+                raise
+            try:
+                offers = interruption.go_on(life, launched, why, offers)
+            except Interrupted as stopped:
+                raise stopped from e
+
+
+def on_machine(life: Life, launched: Launched, keep_s: float) -> None:
+    """Check, serve, measure on one machine, each session closing behind itself."""
+    reach: dict[str, Any] = {
+        "client_key": launched.client_key,
+        "host_key": launched.host_key,
+        "route": life.access.route,
+        "sleep": life.waits.sleep,
+    }
+    address = launched.address
     with contextlib.ExitStack() as sessions:
         with life.stage("connect") as detail:
             waiting = ssh.wait_for_ssh(address, life.access.port, life.access.user, within=BOOT_S, **reach)
             host = sessions.enter_context(waiting)
-            detail["hostKeySha256"] = keys.fingerprint(host_key)
-            life.tell("connect", f"{host.name}, host key {keys.fingerprint(host_key)} as pinned")
+            detail["hostKeySha256"] = keys.fingerprint(launched.host_key)
+            life.tell("connect", f"{host.name}, host key {keys.fingerprint(launched.host_key)} as pinned")
         with life.stage("verify") as detail:
             # Before anything is downloaded: a machine that is not what was asked for is paid for by the second.
             guarded = guards.read_back(host, life.lease.provider, life.lease.journal, life.deadline, life.plan.profile.waived)
@@ -179,89 +203,17 @@ def live(life: Life, keep_s: float) -> None:
             detail |= facts_record(seen)
             life.tell("verify", f"{facts_text(seen)}; {guarded}")
         sessions.enter_context(guards.Renewal(ssh.renew, host, life.lease.provider.traits.powers_itself_off))
+        sessions.enter_context(interruption.Listening(life, host, launched.offer))
         serving = sessions.enter_context(serve(life, host))
         with life.stage("tunnel") as detail:
             way = sessions.enter_context(tunnel.open(address, life.access.port, life.access.user, remote_port=serving.port, **reach))
             _through(way, serving, life)
             detail["localPort"] = way.local_port
             life.tell("tunnel", f"{way.url} to port {serving.port} on the machine's loopback")
+        life.machines.append({"id": launched.machine.id, "type": launched.offer.type})
         evaluate(life, host, serving, way)
         if keep_s:
             keep(life, way, serving, keep_s)
-
-
-def launch(life: Life) -> tuple[Resource, Path, str]:
-    """Ask for what the provider needs, in its order, and wait until the machine has an address. Returns it, and the keys."""
-    plan, lease, access = life.plan, life.lease, life.access
-    with life.stage("launch") as detail:
-        client = keys.client_pair(life.folder.path / "keys")
-        bootstrapped = keys.host_pair(life.folder.path / "keys")
-        user_data = bootstrap.user_data(
-            lease=lease.id,
-            deadline_epoch=int(instant(life.deadline)),
-            client_public=client.public,
-            host_private=bootstrapped.private_text(),
-            host_public=bootstrapped.public,
-            lease_silence_s=guards.SILENCE_S,
-            max_run_s=plan.max_seconds,
-        )
-        asked = plan.profile.launch
-        spec = LaunchSpec(
-            plan.offer,
-            plan.disk_gib,
-            life.deadline,
-            user_data,
-            image=asked.image,
-            ingress_cidr=access.ingress_cidr,
-            group=asked.security_group,
-            subnet=asked.subnet,
-            reach=asked.reach,
-        )
-        for kind in lease.provider.steps(spec):
-            life.waits.sleep(0)
-            machine = lease.create(kind, spec)
-            life.tell(
-                "create",
-                f"{kind} {machine.id}"
-                + (f"  {plan.offer.type} at {cost.show_per_hour(plan.quote.micro_usd_per_hour)}" if machine.billed else ""),
-            )
-        machine = _started(life, machine)
-        detail |= {"id": machine.id, "type": plan.offer.type}
-        if wrong := lease.provider.verify_launch(machine, spec):
-            raise RunError(
-                f"the machine was not launched as asked: {wrong[0]}",
-                why="\n".join(wrong),
-                next="an account policy may force this; compare it with the profile",
-            )
-    return machine, access.client_key or client.private, access.host_key or bootstrapped.public
-
-
-def _started(life: Life, machine: Resource) -> Resource:
-    """Wait until it runs and has an address. What is not shown yet is asked about again."""
-    pause, since = 0.3, life.clock.now()
-    while machine.phase is not Phase.HERE or not machine.facts.get("address"):
-        if machine.phase in (Phase.LEAVING, Phase.GONE):
-            raise RunError(
-                f"{machine.id} went away while it started: {machine.state}",
-                why=str(machine.facts.get("stateReason") or "the provider gave no reason"),
-                next="try again, or another zone or type",
-            )
-        if life.clock.now() - since > BOOT_S:
-            raise RunError(
-                f"{machine.id} was still {machine.state} after {BOOT_S:.0f} s",
-                why="the provider's own word",
-                next="try another zone or type",
-            )
-        life.waits.sleep(pause)
-        pause = min(pause * 1.4, 5.0)
-        try:
-            machine = life.lease.look(machine)
-        except NotPermitted:
-            raise
-        except ProviderError as e:
-            # A look that failed says nothing; the deadline bounds how often it is repeated.
-            life.lease.journal.note("sweep", {"checked": False, "classes": [], "found": 0, "requestIds": [], "error": e.what})
-    return machine
 
 
 def _through(way: tunnel.Tunnel, serving: Serving, life: Life) -> None:

@@ -9,7 +9,7 @@ one another, and the vantage is the one that was asked for.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -59,6 +59,7 @@ class Samples:
     footer: dict[str, Any] | None = None
     junk: int = 0
     first_junk: str = ""
+    taken_back: bool = False  # its machine was taken away by the provider; what failed then says nothing about the model
 
     def feed(self, line: str) -> Sample | None:
         """Take a line; give back the sample in it, if it is one that is to be kept."""
@@ -86,6 +87,15 @@ class Samples:
         """Did the client itself end the pass, with everything planned sent and nothing lost on the way?"""
         foot = self.footer or {}
         return foot.get("sent") == foot.get("planned") == len(self.samples) and foot.get("stopped") is None and self.footer is not None
+
+
+def settled(samples: Sequence[Sample]) -> list[Sample]:
+    """Without the failures of cases that were asked again later, from the same vantage: the last time is the one that counts.
+
+    A case is asked again only when the machine was taken away under it, so nothing that the model did is dropped.
+    """
+    last = {(s.vantage, s.case): place for place, s in enumerate(samples) if not s.warmup}
+    return [s for place, s in enumerate(samples) if s.warmup or s.error is None or last[s.vantage, s.case] == place]
 
 
 def read(lines: Iterable[str]) -> list[Sample]:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from provisioner.clean import clean
-from provisioner.errors import NotCreated, NotPermitted, ProviderError, RefusedError
+from provisioner.errors import NoCapacity, NotCreated, NotPermitted, ProviderError, RefusedError
 
 
 class NotAsked(RefusedError, NotCreated):
@@ -111,6 +111,19 @@ REFUSED_FAMILIES = (
     "InvalidZone.",
 )
 
+# Refusals of this offer, and not of the request: another zone, region, type or way to buy may have some.
+CAPACITY = frozenset(
+    {
+        "InsufficientCapacity",
+        "InsufficientFreeAddressesInSubnet",
+        "InsufficientHostCapacity",
+        "InsufficientInstanceCapacity",
+        "InsufficientReservedInstanceCapacity",
+        "SpotMaxPriceTooLow",
+        "Unsupported",  # the type is not offered in that zone
+    }
+)
+
 GONE_WORDS = (".NotFound", ".NotFoundException")
 
 
@@ -150,6 +163,8 @@ def _kind(code: str, *, answered: bool, creating: bool) -> type[ProviderError]:
         return NotCreated if creating and code in NEVER_SENT else ProviderError
     if code in DENIED:
         return NotAllowedToCreate if creating else NotPermitted
+    if creating and code in CAPACITY:
+        return NoCapacity
     if creating and (code in REFUSED or code in CREDENTIALS or code.startswith(REFUSED_FAMILIES)):
         return NotCreated
     return ProviderError

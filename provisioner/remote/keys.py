@@ -60,7 +60,11 @@ def client_pair(folder: Path) -> KeyPair:
     return make_pair(folder, "client_ed25519")
 
 
-def host_pair(folder: Path) -> KeyPair:
+def host_pair(folder: Path, *, anew: bool = False) -> KeyPair:
+    """The host key that a machine will be given; `anew` for the machine that follows another."""
+    if anew:
+        for name in ("host_ed25519", "host_ed25519.pub"):
+            (folder / name).unlink(missing_ok=True)
     return make_pair(folder, "host_ed25519")
 
 

@@ -75,7 +75,7 @@ def doubts(results: dict[str, Any], samples: bytes | None) -> list[str]:
     """Latency figures that differ from what the raw samples give, in words; empty when they agree or there are none."""
     if samples is None or not results:
         return []
-    from provisioner.evals.samples import NotSample, read
+    from provisioner.evals.samples import NotSample, read, settled
     from provisioner.evals.stats import figures
 
     try:
@@ -84,7 +84,7 @@ def doubts(results: dict[str, Any], samples: bytes | None) -> list[str]:
         return [f"samples.jsonl cannot be read: {e}"]
     found: list[str] = []
     for vantage, stats in measured.vantages(results):
-        again = figures([s for s in every if s.vantage == vantage])
+        again = figures(settled([s for s in every if s.vantage == vantage]))
         for name, value in sorted(stats.items()):
             if name.endswith("Ns") and again.get(name) != value:
                 found.append(f"{vantage} {name} is {value} in results.json; the samples give {again.get(name, 'no such figure')}")

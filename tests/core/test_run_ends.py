@@ -33,7 +33,7 @@ class Bench:
     def run(self, *, seconds: int = 40, waived: tuple[str, ...] = ("watchdog",), scope: Scope | None = None, tell: Any = None) -> Ended:
         """A run that waits for an address which this cloud never gives: something has to end it."""
         wanted = replace(profile.load("smoke"), waived=waived)
-        plan = Plan(wanted, (OFFER,), cost.own_host(OFFER.price), 10**6, seconds, seconds, True)
+        plan = Plan(wanted, (OFFER,), (cost.own_host(OFFER.price),), 10**6, seconds, seconds, True)
         return run(plan, self.provider, self.folder, scope or Scope(), tell or (lambda stage, text: None), access=Access())
 
     def billed(self) -> list[Any]:

@@ -27,7 +27,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(
         ("profile", "profile_fields", "profile_sections", "plan", "ledger", "guards", "watchdog", "closing", "reap", "caller"), 3
     ),
-    **dict.fromkeys(("life", "serving", "measure", "run", "schedule"), 3),
+    **dict.fromkeys(("life", "launching", "interruption", "serving", "measure", "run", "schedule"), 3),
     **dict.fromkeys(("report", "render", "clouds", "options", "doctor", "commands", "shipped", "visit", "terminal", "cli", "__main__"), 4),
 }
 

@@ -25,7 +25,12 @@ CASES: list[tuple[str, list[dict[str, Any]], Exit, str]] = [
     ("the server listens for everybody", [{"host": {"bind_all": True}}], Exit.FAILED, "can be reached from other machines"),
     ("the server dies during the eval", [{"host": {"runtime_die_after_requests": 9}}], Exit.FAILED, "died during the eval"),
     ("the first answer is garbage", [{"host": {"answers": "garbage"}}], Exit.FAILED, "does not do its work"),
-    ("no capacity", [{"action": "RunInstances", "kind": "error", "code": "InsufficientInstanceCapacity"}], Exit.REFUSED, "capacity"),
+    (
+        "no capacity anywhere",
+        [{"action": "RunInstances", "kind": "error", "code": "InsufficientInstanceCapacity", "times": None}],
+        Exit.REFUSED,
+        "InsufficientInstanceCapacity",
+    ),
     ("no permission", [{"action": "RunInstances", "kind": "error", "code": "UnauthorizedOperation"}], Exit.REFUSED, "not authorized"),
     ("the answer to the launch is lost", [{"action": "RunInstances", "kind": "lost"}], Exit.FAILED, "RunInstances"),
     (
@@ -37,7 +42,7 @@ CASES: list[tuple[str, list[dict[str, Any]], Exit, str]] = [
 ]
 
 
-QUICK = ("the driver is too old", "no capacity", "the answer to the launch is lost")
+QUICK = ("the driver is too old", "no capacity anywhere", "the answer to the launch is lost")
 """The default suite plays these; the slow part plays all."""
 
 

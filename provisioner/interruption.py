@@ -1,0 +1,107 @@
+"""A spot machine that its provider takes back: the notice, what counts as one, and how the run goes on without it.
+
+The notice is polled on the machine itself (remote/spot.py), because nobody else is told: EC2 gives two minutes, best
+effort. The run does not use them up: samples are on disk as they come, so it stops at once, fetches the server's log,
+and lets go. A machine that went without a notice is recognised by the provider's own reason for it.
+
+Whether the run then ends (`interrupted`) or goes on with the next offer is the profile's choice. It goes on within the
+same lease, deadline and budget, with the cases that have no answer yet, and never beside a machine not seen leaving.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+import cost
+from provisioner.errors import GpuleaseError, Interrupted, ProviderError
+from provisioner.journal import instant
+from provisioner.launching import DROP_S, Launched
+from provisioner.life import Life
+from provisioner.model import Host, Offer, Phase
+from provisioner.plan import BOOT_AND_LOAD_S, REHEARSAL_S, minutes
+from provisioner.remote import spot
+from provisioner.scope import Cancelled
+
+RECLAIMED = ("Server.SpotInstanceTermination", "Server.SpotInstanceShutdown")
+REHEARSED_EVERY_S = "0.2"
+LOOKS, LOOK_EVERY_S = 4, 1.5
+"""A machine that stopped answering may be shown as running for a few seconds more."""
+
+
+class Listening:
+    """Waits on the machine for the notice, beside everything else that is done there."""
+
+    def __init__(self, life: Life, host: Host, offer: Offer) -> None:
+        self._life, self._host, self._needed = life, host, offer.spot
+        self._thread = threading.Thread(target=self._work, daemon=True, name="gpulease-spot")
+
+    def __enter__(self) -> Listening:
+        if self._needed:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Nothing to do: the script on the machine ends with the connection, and the thread with it."""
+
+    def _work(self) -> None:
+        values = spot.watch_values(REHEARSED_EVERY_S) if self._life.plan.simulated else spot.watch_values()
+        while True:
+            # A line that dropped is made again by who needs it; until then there is nobody to listen to.
+            with contextlib.suppress(GpuleaseError):
+                self._host.stream(spot.WATCH, self._heard, values=values, timeout=7 * 86_400.0)
+            try:
+                self._life.waits.sleep(1.0)
+            except (GpuleaseError, Cancelled):
+                return
+
+    def _heard(self, line: str) -> None:
+        try:
+            notice = spot.notice(line)
+        except GpuleaseError as e:
+            self._life.tell("spot", f"{e.what}; going on")
+            return
+        self._life.waits.take(f"the provider takes the spot machine back: {notice.action} at {notice.at:%H:%M:%S} UTC")
+
+
+def taken(life: Life, launched: Launched, error: BaseException) -> str:
+    """Was this error the machine being taken back? How we know, or nothing."""
+    if isinstance(error, Interrupted):
+        return error.what
+    if not launched.offer.spot or not isinstance(error, GpuleaseError):
+        return ""
+    machine = launched.machine
+    for look in range(LOOKS):
+        if look:
+            life.clock.sleep(LOOK_EVERY_S)
+        with contextlib.suppress(ProviderError):
+            machine = life.lease.look(machine)
+            if machine.phase in (Phase.LEAVING, Phase.GONE):
+                reason = str(machine.facts.get("stateReason") or "")
+                return f"the provider took the spot machine back: {machine.id} is {machine.state}, {reason}" if reason in RECLAIMED else ""
+    return ""
+
+
+def go_on(life: Life, launched: Launched, why: str, left: list[tuple[Offer, cost.Quote]]) -> list[tuple[Offer, cost.Quote]]:
+    """Let go of the machine, and the offers to ask for next; Interrupted where the run ends here."""
+    asked = "nothing has been measured" if life.passes is None else f"{life.passes.answered()} answers are kept"
+    life.tell("spot", f"{why}; {asked}")
+    if life.plan.profile.on_interruption != "continue":
+        raise Interrupted(
+            why, why=f"{asked}; the profile says on_interruption: stop", next="on_interruption: continue goes on with the next offer"
+        )
+    if life.results is not None and life.results["complete"]:
+        raise Interrupted(why, why="the eval was complete; only the time to keep the machine was cut short", next="gpulease report")
+    seconds = instant(life.deadline) - life.clock.now()
+    need = REHEARSAL_S / 4 if life.plan.simulated else BOOT_AND_LOAD_S.get(life.lease.provider.name, 12 * 60)
+    if seconds < need:
+        raise Interrupted(
+            why,
+            why=f"{asked}; {minutes(int(seconds))} are left until the deadline, booting and loading need {minutes(int(need))}",
+            next="the same command with a larger --budget, or more --minutes",
+        )
+    # The next offers first; then those asked for before, which may have something again.
+    past = [pair for pair in zip(life.plan.offers, life.plan.quotes, strict=True) if pair not in left]
+    life.waits.go_on()
+    life.lease.drop(launched.machine, within=DROP_S, sleep=life.waits.sleep, tell=lambda text: life.tell("spot", text))
+    return [*left, *past]
