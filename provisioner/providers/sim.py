@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cost import Price
-from provisioner.errors import NotCreated, NotPermitted, ProviderError
+from provisioner.errors import NoCapacity, NotCreated, NotPermitted, ProviderError
 from provisioner.model import Clock, Inventory, Json, LaunchSpec, Looked, Offer, Phase, Requirements, Resource, Traits
 
 KINDS = ("instance", "volume", "security-group")
@@ -64,7 +64,7 @@ class SimClock:
 
 @dataclass
 class Fault:
-    """`times` calls of `verb` go wrong: refuse, down (before effect), lost (after effect), throttled, denied."""
+    """`times` calls of `verb` go wrong: refuse, full, down (before effect), lost (after effect), throttled, denied."""
 
     verb: str
     times: int
@@ -130,7 +130,9 @@ class SimProvider:
         with self._world() as world:
             fault = self._fault(world, "create")
             if fault == "refuse":
-                raise NotCreated("the simulated cloud has no capacity", provider_code="InsufficientInstanceCapacity")
+                raise NotCreated("the simulated cloud has no quota", provider_code="VcpuLimitExceeded")
+            if fault == "full":
+                raise NoCapacity("the simulated cloud has no capacity", provider_code="InsufficientInstanceCapacity")
             if fault in ("down", "throttled", "denied"):
                 raise ProviderError("connect timeout")
             thing = next((t for t in world.things.values() if t.token == token), None) or self._born(world, kind, lease, token)
