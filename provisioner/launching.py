@@ -71,7 +71,7 @@ def launch(life: Life, offers: Sequence[tuple[Offer, cost.Quote]]) -> tuple[Laun
         raise NoCapacity(
             f"none of {len(offers)} offers could be had: {refused[0]}",
             why="\n".join(refused),
-            next="try again later, or allow more regions, types or ways to buy under `needs` (gpulease offers PROFILE)",
+            next="try again later, or allow more regions, types or ways to buy under `needs`: gpulease plan PROFILE",
         )
 
 

@@ -54,7 +54,7 @@ class Waits:
         end = time.monotonic() + seconds
         while True:
             if self._taken is not None and self._scope is self._run:
-                raise Interrupted(self._taken, why="the notice that the machine itself was given")
+                raise Interrupted(self._taken, why="the notice that the machine itself was given", next="gpulease report")
             rest = end - time.monotonic()
             self._scope.sleep(max(0.0, min(rest, NAP_S)))
             if rest <= NAP_S:
