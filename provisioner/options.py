@@ -12,8 +12,8 @@ MONEY_CODES = (
 )
 RUN_CODES = (
     "Exit codes: 0 done, everything seen gone · 1 a bug in gpulease · 2 usage · 3 missed a threshold of the profile · 4 refused before "
-    "a machine was made · 5 went wrong after that · 6 stopped at the deadline or budget · 7 the spot machine was taken back · 129/130/143 SIGHUP/SIGINT/SIGTERM; in all of "
-    f"these everything was seen gone. Money outranks everything: {MONEY_CODES}."
+    "a machine was made · 5 went wrong after that · 6 stopped at the deadline or budget · 7 the spot machine was taken back · "
+    f"129/130/143 SIGHUP/SIGINT/SIGTERM; in all of these everything was seen gone. Money outranks everything: {MONEY_CODES}."
 )
 PLAIN_CODES = "Exit codes: 0 done · 1 a bug in gpulease · 2 usage · 4 refused · 5 failed · 129/130/143 stopped by a signal."
 PLAN_CODES = "Exit codes: 0 it could run · 1 a bug in gpulease · 2 usage · 4 refused · 129/130/143 stopped by a signal."
