@@ -16,7 +16,7 @@ from provisioner.errors import NotCreated, ProviderError
 from provisioner.model import LaunchSpec, Phase, Resource
 from provisioner.providers import aws_launch
 from provisioner.providers.aws_client import Account
-from provisioner.providers.aws_errors import NotAsked
+from provisioner.providers.aws_errors import NotAsked, NotHere
 from provisioner.providers.aws_images import image_for
 from provisioner.providers.aws_inventory import KINDS, resource
 from provisioner.providers.aws_launch import LEASE, TOKEN, Image
@@ -110,7 +110,7 @@ def _subnet(account: Account, zone: str | None) -> str:
         wanted.append({"Name": "availability-zone", "Values": [zone]})
     subnets = [s for page in account.pages("DescribeSubnets", 200, Filters=wanted) for s in page.data.get("Subnets", [])]
     if not subnets:
-        raise NotAsked(
+        raise NotHere(
             f"there is no default subnet in {zone or account.region}",
             next="name one in the profile, or make one: aws ec2 create-default-subnet --availability-zone ZONE",
         )

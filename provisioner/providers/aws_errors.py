@@ -23,6 +23,10 @@ class NotAsked(RefusedError, NotCreated):
     """We refused before the provider was asked: nothing was made, and the user's input is why."""
 
 
+class NotHere(NotAsked, NoCapacity):
+    """We refused because this zone lacks what a launch needs there; another one may have it."""
+
+
 class NotAllowedToCreate(NotPermitted, NotCreated):
     """AWS answered that these credentials may not create this: nothing was made, and asking again will not help."""
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from conftest import Wire, forget_clients
 
-from provisioner.errors import NotCreated, NotPermitted, ProviderError, RefusedError
+from provisioner.errors import NoCapacity, NotCreated, NotPermitted, ProviderError, RefusedError
 from provisioner.model import LaunchSpec, Phase, Resource
 from provisioner.providers.aws import AwsProvider
 from provisioner.providers.aws_client import Account, _client
@@ -309,3 +309,13 @@ def test_a_machine_that_aws_made_otherwise_is_told_apart_field_by_field(spec: La
     found = differences(spec, LEASE, bad, [{"VolumeId": "vol-1", "Encrypted": False}], {"GroupId": "sg-1", "IpPermissions": []}, {})
     assert len(found) == 15
     assert differences(spec, LEASE, {}, [], None, {})[-2:] == ["no disk is shown yet", "no network interface is shown yet"]
+
+
+def test_a_zone_without_a_default_subnet_is_no_reason_to_ask_nowhere_else(provider: AwsProvider, spec: LaunchSpec, wire: Wire) -> None:
+    zone = str(spec.offer.zone or "us-east-1a")
+    where = [{"Name": "availability-zone", "Values": [zone]}, {"Name": "default-for-az", "Values": ["true"]}]
+    for subnet in provider.account.ask("DescribeSubnets", Filters=where).data["Subnets"]:
+        provider.account.change("DeleteSubnet", SubnetId=subnet["SubnetId"])
+    with pytest.raises(NoCapacity, match=f"no default subnet in {zone}"):
+        machine(provider, replace(spec, offer=replace(spec.offer, zone=zone)))
+    assert not wire.sent("RunInstances")

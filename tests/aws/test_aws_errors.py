@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import Wire, forget_clients
 
-from provisioner.errors import NotCreated, NotPermitted, ProviderError, RefusedError
+from provisioner.errors import NoCapacity, NotCreated, NotPermitted, ProviderError, RefusedError
 from provisioner.model import LaunchSpec, Phase, Resource
 from provisioner.providers.aws import AwsProvider
 
@@ -139,3 +139,15 @@ def test_a_hostile_message_is_one_harmless_line() -> None:
 
     e = fault(ClientError({"Error": {"Code": "X", "Message": "a\x1b[2J\nb" + "z" * 999}, "ResponseMetadata": {}}, "Op"), "Op")
     assert "\x1b" not in e.what and "\n" not in e.what and len(e.what) < 450
+
+
+HERE_ONLY = ["500 InsufficientInstanceCapacity", "400 SpotMaxPriceTooLow", "400 Unsupported", "400 InsufficientFreeAddressesInSubnet"]
+EVERYWHERE = ["400 VcpuLimitExceeded", "400 MaxSpotInstanceCountExceeded", "403 UnauthorizedOperation", "400 InvalidAMIID.NotFound"]
+
+
+def test_a_refusal_of_this_offer_is_told_from_a_refusal_of_the_request(provider: AwsProvider, spec: LaunchSpec, wire: Wire) -> None:
+    for answer in HERE_ONLY + EVERYWHERE:
+        wire.fault("RunInstances", answer)
+        with pytest.raises(NotCreated) as refused:
+            launch(provider, spec)
+        assert isinstance(refused.value, NoCapacity) == (answer in HERE_ONLY), answer

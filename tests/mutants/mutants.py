@@ -22,6 +22,7 @@ CRASH, RULES = "tests/core/test_crash.py", "tests/core/test_lease_rules.py"
 FILE, FILE_RULES = "tests/core/test_journal.py", "tests/core/test_journal_rules.py"
 DOG = "tests/os/test_watchdog.py"
 LEDGERS, CLOSINGS, SCOPES = "tests/core/test_ledger.py", "tests/core/test_closing.py", "tests/core/test_scope.py"
+LAUNCHING, LAUNCHES = "provisioner/launching.py", "tests/core/test_launching.py"
 REAPS, GUARDED, RUNS = "tests/core/test_reap.py", "tests/core/test_guards.py", "tests/core/test_run_ends.py"
 
 
@@ -160,4 +161,11 @@ MUTANTS = [
     Mutant("reap-unasked", REAP, "if go and one.due else one", "if one.due else one", (f"{REAPS}::test_dry_it_touches_nothing",)),
     Mutant("reap-stops-at-the-first-trouble", REAP, "    except (GpuleaseError, OSError) as e:\n", "    except ZeroDivisionError as e:\n", (f"{REAPS}::test_one_lease_whose_files_are_in_the_way_does_not_keep_the_others",)),
     Mutant("reap-believes-the-journal-alone", REAP, "            journal.note(\"observe\", body_of(resource))", "            pass", (f"{REAPS}::test_a_journal_that_knows_nothing_does_not_outweigh_what_the_provider_shows",)),
+    # -- one offer after the other: only where that can help, never beside a machine that may be there --------------------------
+    Mutant("every-refusal-goes-on", LAUNCHING, "            except (NoCapacity, GivenUp) as e:\n", "            except (NotCreated, GivenUp) as e:\n", (f"{LAUNCHES}::test_any_other_refusal_is_the_same_everywhere",), also=(("from provisioner.errors import NoCapacity,", "from provisioner.errors import NoCapacity, NotCreated,"),)),
+    Mutant("a-lost-answer-goes-on", LAUNCHING, "            except (NoCapacity, GivenUp) as e:\n", "            except (ProviderError, GivenUp) as e:\n", (f"{LAUNCHES}::test_a_lost_answer_is_followed_by_nothing",)),
+    Mutant("dear-offers-asked-for", LAUNCHING, "    if most > life.plan.budget_micro_usd:\n", "    if False:\n", (f"{LAUNCHES}::test_an_offer_that_the_budget_no_longer_covers_is_not_asked_for",)),
+    Mutant("priced-as-the-first", LAUNCHING, "        quote=quote.rates(),\n", "        quote=life.plan.quote.rates(),\n", (f"{LAUNCHES}::test_each_intent_holds_the_prices_of_its_own_offer",)),
+    Mutant("dear-offers-planned", "provisioner/plan.py", "            elif (most := quote.at_most(seconds)) > budget:\n", "            elif (most := quote.at_most(seconds)) > budget * 1000:\n", ("tests/core/test_plan.py::test_a_dearer_offer_comes_in_only_where_the_budget_covers_it_until_the_deadline",)),
+    Mutant("spot-at-the-market", "cost/quote.py", "        return sum(line.cost(deadline_seconds + self.tail_seconds) for line in self.lines)\n", "        return sum(line.usual(deadline_seconds + self.tail_seconds) for line in self.lines)\n", ("tests/core/test_plan.py::test_a_spot_machine_is_expected_at_the_market_and_bounded_by_its_ceiling",)),
 ]  # fmt: skip
