@@ -34,6 +34,7 @@ class Listening:
 
     def __init__(self, life: Life, host: Host, offer: Offer) -> None:
         self._life, self._host, self._needed = life, host, offer.spot
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True, name="gpulease-spot")
 
     def __enter__(self) -> Listening:
@@ -42,11 +43,12 @@ class Listening:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Nothing to do: the script on the machine ends with the connection, and the thread with it."""
+        """The script on the machine ends with the connection, and the thread with it."""
+        self._over.set()  # first: a notice heard from now on is about a machine that is let go of already
 
     def _work(self) -> None:
         values = spot.watch_values(REHEARSED_EVERY_S) if self._life.plan.simulated else spot.watch_values()
-        while True:
+        while not self._over.is_set():
             # A line that dropped is made again by who needs it; until then there is nobody to listen to.
             with contextlib.suppress(GpuleaseError):
                 self._host.stream(spot.WATCH, self._heard, values=values, timeout=7 * 86_400.0)
@@ -61,7 +63,8 @@ class Listening:
         except GpuleaseError as e:
             self._life.tell("spot", f"{e.what}; going on")
             return
-        self._life.waits.take(f"the provider takes the spot machine back: {notice.action} at {notice.at:%H:%M:%S} UTC")
+        if not self._over.is_set():
+            self._life.waits.take(f"the provider takes the spot machine back: {notice.action} at {notice.at:%H:%M:%S} UTC")
 
 
 def taken(life: Life, launched: Launched, error: BaseException) -> str:
@@ -103,5 +106,7 @@ def go_on(life: Life, launched: Launched, why: str, left: list[tuple[Offer, cost
     # The next offers first; then those asked for before, which may have something again.
     past = [pair for pair in zip(life.plan.offers, life.plan.quotes, strict=True) if pair not in left]
     life.waits.go_on()
+    with contextlib.suppress(OSError):  # the next machine's server has a log of its own
+        (life.folder.path / "server.log").replace(life.folder.path / f"server-{launched.machine.id}.log")
     life.lease.drop(launched.machine, within=DROP_S, sleep=life.waits.sleep, tell=lambda text: life.tell("spot", text))
     return [*left, *past]

@@ -18,7 +18,7 @@ from typing import Any
 
 import cost
 from provisioner import __version__, closing, guards, interruption
-from provisioner.errors import Exit, GpuleaseError, HostError, Interrupted, RefusedError, RunError
+from provisioner.errors import Exit, GpuleaseError, HostError, Interrupted, NoCapacity, RefusedError, RunError
 from provisioner.journal import Journal, instant, rfc3339
 from provisioner.launching import BOOT_S, Launched, launch
 from provisioner.lease import PATIENCE_S, failure_body, hold, holdings, release
@@ -168,8 +168,14 @@ def live(life: Life, keep_s: float) -> None:
     """From nothing to a measured answer; on the next machine where the provider takes one back and the profile goes on."""
     life.waits.sleep(0)
     offers = list(zip(life.plan.offers, life.plan.quotes, strict=True))
+    before = ""
     while True:
-        launched, offers = launch(life, offers)
+        try:
+            launched, offers = launch(life, offers)
+        except NoCapacity as e:
+            if not before:
+                raise
+            raise Interrupted(before, why=f"it could not go on: {e.what}\n{e.why}", next=e.next) from e
         try:
             return on_machine(life, launched, keep_s)
         except GpuleaseError as e:
@@ -179,6 +185,7 @@ def live(life: Life, keep_s: float) -> None:
                 offers = interruption.go_on(life, launched, why, offers)
             except Interrupted as stopped:
                 raise stopped from e
+            before = why
 
 
 def on_machine(life: Life, launched: Launched, keep_s: float) -> None:
