@@ -12,9 +12,9 @@ import pytest
 from provisioner import journal as J
 from provisioner.errors import NotCreated, ProviderError
 from provisioner.journal import Journal, instant
-from provisioner.lease import body_of, hold, holdings, release
+from provisioner.lease import Lease, body_of, hold, holdings, release
 from provisioner.model import Inventory, Json, Looked, Phase, Resource, Verdict
-from provisioner.providers.sim import SimClock, SimProvider, World
+from provisioner.providers.sim import Fault, SimClock, SimProvider, World
 from tests.core.torture import LEASE, SPEC, FullDisk, cloud
 
 OTHER = "r-20261121t140210z-00000000"
@@ -379,3 +379,31 @@ def test_while_it_is_wanted_a_look_brings_news_and_no_false_end(path: Path) -> N
         clock.sleep(30)
         assert lease.look(machine).phase is Phase.HERE
     assert lease.verdict is Verdict.RELEASED
+
+
+def dropped(path: Path, world: World) -> tuple[SimProvider, SimClock, ProviderError | None]:
+    """A machine is asked for, and let go of so that another may follow."""
+    clock = SimClock()
+    provider = SimProvider(clock=clock, world=world)
+    failed: ProviderError | None = None
+    with Journal(path, clock) as journal:
+        lease = Lease(LEASE, provider, journal, clock)
+        for kind in provider.steps(SPEC):
+            made = lease.create(kind, SPEC)
+        clock.sleep(60.0)
+        try:
+            lease.drop(made, within=30.0, sleep=clock.sleep, tell=lambda text: None)
+        except ProviderError as e:
+            failed = e
+    return provider, clock, failed
+
+
+def test_a_machine_is_dropped_once_it_is_seen_leaving(path: Path) -> None:
+    provider, _, failed = dropped(path, World(linger_s=600.0))
+    assert failed is None and not [thing for thing in provider.world.billed() if thing.kind == "instance"]
+
+
+def test_a_machine_that_does_not_go_is_followed_by_no_other(path: Path) -> None:
+    provider, _, failed = dropped(path, World(linger_s=1.0, faults=[Fault("remove", 10**6, "denied")]))
+    assert failed is not None and "still" in failed.what
+    assert [thing for thing in provider.world.billed() if thing.kind == "instance"]
