@@ -10,14 +10,16 @@ from __future__ import annotations
 from cost.budget import Budget, BudgetTooSmall
 from cost.from_journal import intervals, spent, unpriced
 from cost.meter import Interval, Spend, meter
-from cost.money import MICRO, MoneyError, bill, parse, show, show_per_hour
-from cost.prices import STALE_DAYS, Price, UnknownPrice, age_days, is_stale
+from cost.money import MICRO, MoneyError, bill, parse, show, show_per_hour, up
+from cost.prices import STALE_DAYS, TOO_OLD_DAYS, Beside, Price, UnitPrice, UnknownPrice, age_days, beside, is_stale, is_too_old
 from cost.quote import GUARD_TAIL_SECONDS, Line, Quote, line_of, own_host, quote
 
 __all__ = [
     "GUARD_TAIL_SECONDS",
     "MICRO",
     "STALE_DAYS",
+    "TOO_OLD_DAYS",
+    "Beside",
     "Budget",
     "BudgetTooSmall",
     "Interval",
@@ -26,12 +28,15 @@ __all__ = [
     "Price",
     "Quote",
     "Spend",
+    "UnitPrice",
     "UnknownPrice",
     "age_days",
+    "beside",
     "bill",
     "intervals",
     "is_stale",
     "line_of",
+    "is_too_old",
     "meter",
     "own_host",
     "parse",
@@ -40,4 +45,5 @@ __all__ = [
     "show_per_hour",
     "spent",
     "unpriced",
+    "up",
 ]

@@ -16,8 +16,11 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-STALE_DAYS = 180
+STALE_DAYS = 90
 """A price older than this deserves a warning: p5.48xlarge fell from $98.32/h to $55.04/h within one table update."""
+
+TOO_OLD_DAYS = 365
+"""A price older than this is no price any more: nothing is rented on it."""
 
 
 class UnknownPrice(LookupError):
@@ -43,6 +46,24 @@ class UnitPrice:
     as_of: str
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What is billed beside a machine in one region."""
+
+    disk: UnitPrice
+    public_ipv4: UnitPrice
+    egress: UnitPrice
+
+    @property
+    def oldest(self) -> str:
+        return min(self.disk.as_of, self.public_ipv4.as_of, self.egress.as_of)
+
+
+def beside(region: str) -> Beside:
+    """What the snapshot knows of a region, or UnknownPrice."""
+    return Beside(unit_price("disk", region), unit_price("public-ipv4", region), unit_price("egress", region))
+
+
 def unit_price(name: str, region: str) -> UnitPrice:
     """The price of "disk", "public-ipv4" or "egress" in a region, or UnknownPrice."""
     here = _snapshot()["regions"].get(region)
@@ -63,6 +84,10 @@ def age_days(as_of: str, today: str | date) -> int:
 
 def is_stale(as_of: str, today: str | date) -> bool:
     return age_days(as_of, today) > STALE_DAYS
+
+
+def is_too_old(as_of: str, today: str | date) -> bool:
+    return age_days(as_of, today) > TOO_OLD_DAYS
 
 
 @cache

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cost.money import EC2_MINIMUM_SECONDS, bill, up
-from cost.prices import Price, UnknownPrice, unit_price
+from cost.prices import Beside, Price, UnknownPrice
+from cost.prices import beside as prices_beside
 
 GUARD_TAIL_SECONDS = 15 * 60 + 60
 """From the deadline until `reap` has acted on it, plus the minute that is billed at least."""
@@ -104,15 +105,18 @@ def quote(
     egress_mib: int = EGRESS_ALLOWANCE_MIB,
     tail_seconds: int = GUARD_TAIL_SECONDS,
     market: Price | None = None,
+    beside: Beside | None = None,
 ) -> Quote:
     """The lines of one EC2 machine: itself, its disk, its public address, and an allowance for what it sends.
 
     For a spot machine `instance` is the ceiling of the request and `market` what the market asks now. Its lower bound is
-    nothing: the market may fall, and what AWS takes back in its first hour is not billed.
+    nothing: the market may fall, and what AWS takes back in its first hour is not billed. `beside` is what was asked
+    for in that region; without it the snapshot's prices are taken.
 
     Raises UnknownPrice where a price is not known, or not positive.
     """
-    disk, address, egress = (unit_price(name, region) for name in ("disk", "public-ipv4", "egress"))
+    known = beside or prices_beside(region)
+    disk, address, egress = known.disk, known.public_ipv4, known.egress
     lines = [
         hourly("instance", instance) if market is None else _spot(instance, market),
         Line(

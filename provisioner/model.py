@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from cost import Price
+from cost import Beside, Price
 
 Json = Any
 """What RFC 8785 can write without floats: dict, list, str, int, bool, None."""
@@ -80,6 +80,7 @@ class Offer:
     zone: str | None = None
     spot: bool = False
     market: Price | None = None  # what the spot market asks now; None on demand, or where it could not be asked
+    beside: Beside | None = None  # what disk, address and traffic cost there, where that was asked; None: the snapshot has it
 
 
 @dataclass(frozen=True)

@@ -155,4 +155,5 @@ def quote_of(offer: Offer, disk_gib: int) -> cost.Quote:
     """What this machine costs, with its disk and address. UnknownPrice where one of the prices is not known."""
     if offer.provider == "static":
         return cost.own_host(offer.price)
-    return cost.quote(offer.price, region=offer.region, disk_gib=volume_gib(disk_gib), market=offer.market if offer.spot else None)
+    market = offer.market if offer.spot else None
+    return cost.quote(offer.price, region=offer.region, disk_gib=volume_gib(disk_gib), market=market, beside=offer.beside)

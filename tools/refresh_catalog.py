@@ -33,9 +33,8 @@ PLAIN_AS_OF = "2026-02-09"
 def main(path: str) -> str:
     with open(path, newline="", encoding="utf-8") as table:
         rows = [_row(row) for row in csv.DictReader(table)]
-    rows += [
-        {**row, "gpu": "", "gpus": 0, "smiMib": None, "arch": "amd64", "priceAsOf": PLAIN_AS_OF, "quotaCode": "L-1216C47A"} for row in PLAIN
-    ]
+    without_gpu = {"gpu": "", "gpus": 0, "smiMib": None, "ec2Mib": None, "smiVerified": False, "arch": "amd64"}
+    rows += [{**row, **without_gpu, "priceAsOf": PLAIN_AS_OF, "quotaCode": "L-1216C47A"} for row in PLAIN]
     catalog = {
         "about": "EC2 types gpulease may offer. null means that nobody has written it down. Made by tools/refresh_catalog.py.",
         "region": "us-east-1",
@@ -53,6 +52,8 @@ def _row(row: dict[str, str]) -> dict[str, Any]:
         "gpu": row["gpu"],
         "gpus": int(row["gpu_count"]),
         "smiMib": int(row["nvidia_smi_total_mib_each"]) if row["nvidia_smi_total_mib_each"] else None,
+        "ec2Mib": int(row["ec2_gpu_memory_mib_each"]) if row.get("ec2_gpu_memory_mib_each") else None,
+        "smiVerified": _verified(row),
         "computeCapability": row["compute_capability"],
         "vcpus": int(row["vcpus"]),
         "ramMib": int(row["ram_mib"]),
@@ -67,6 +68,14 @@ def _row(row: dict[str, str]) -> dict[str, Any]:
     if row["vllm_pypi_cu13_supported"] == "no":
         result["note"] = "too old for current CUDA 13 builds"
     return result
+
+
+def _verified(row: dict[str, str]) -> bool:
+    """Was the driver's figure read off a real machine's output, by the word of the table's own column?"""
+    source = row.get("gpu_facts_source") or "not verified"
+    doubts = ("not verified", "not re-verified", "general knowledge", "ec2 reports", "not known")
+    of_the_memory = source.split(";")[0].lower()  # what stands behind it is about torch
+    return bool(row["nvidia_smi_total_mib_each"]) and not any(doubt in of_the_memory for doubt in doubts)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,13 @@ from typing import Any
 
 from provisioner.errors import NotPermitted, ProviderError, RefusedError
 from provisioner.model import Inventory, Json, LaunchSpec, Offer, Phase, Requirements, Resource, Traits
-from provisioner.providers import aws_create, aws_launch, aws_look, aws_offers
+from provisioner.providers import aws_create, aws_launch, aws_look, aws_market, aws_offers
 from provisioner.providers.aws_client import Account, Answer
 from provisioner.providers.aws_errors import NO_LOGIN, NotAsked, login_next, not_found
 from provisioner.providers.aws_inventory import KINDS, Kind, resource
 from provisioner.providers.aws_launch import LEASE
 from provisioner.providers.aws_login import Login
+from provisioner.providers.aws_offers import Survey
 
 SETTLE_S, REHEARSED_SETTLE_S = 300.0, 10.0
 """How long after a lost answer a machine may still become listable. Seen on EC2: seconds; the margin is cheap."""
@@ -76,17 +77,21 @@ class AwsProvider:
         return self._accounts[region or self.region]
 
     def offers(self, need: Requirements) -> Sequence[Offer]:
-        """Cheapest first at the catalog's prices; with the zones that have the type, where EC2 can be asked."""
-        found: list[Offer] = []
-        refused: list[RefusedError] = []
-        for region in self.regions:
-            try:
-                found += self._offers_in(region, need)
-            except RefusedError as e:
-                refused.append(e)
-        if refused and not found:
-            raise refused[0]
-        return sorted(found, key=lambda offer: (offer.price.micro_usd_per_hour, offer.type))
+        """Everything that could be rented, in the order of `aws_offers`. RefusedError: a machine would do, and cannot be had."""
+        found = self.survey(need)
+        if not found.lines and (fits := [out for out in found.out if out.fits]):
+            reasons = list(dict.fromkeys(f"{out.type} in {out.zone or out.region}: {out.why}" for out in fits))
+            raise RefusedError(
+                reasons[0] if len(reasons) == 1 else f"{len(reasons)} offers would do, and none can be had: {reasons[0]}",
+                why="; ".join((*reasons[1:4], *found.notes)) or "asked EC2 and its price list",
+                next=next((out.next for out in fits if out.next), "") or "gpulease plan PROFILE, with other needs or another --region",
+            )
+        return [line.offer for line in found.lines]
+
+    def survey(self, need: Requirements) -> Survey:
+        """What fits the need in our regions, and why the rest does not. Sends only questions."""
+        accounts = [self._accounts[region] for region in self.regions if not need.regions or region in need.regions]
+        return aws_offers.survey(aws_market.look(accounts, self._pricing, need) if accounts else [], need)
 
     def steps(self, spec: LaunchSpec) -> tuple[str, ...]:
         aws_launch.check(spec, self.regions)
@@ -167,25 +172,11 @@ class AwsProvider:
         answer = self.account.ask("DescribeRegions")
         return tuple(sorted(str(region["RegionName"]) for region in answer.data.get("Regions", [])))
 
-    def _offers_in(self, region: str, need: Requirements) -> list[Offer]:
-        rows = aws_offers.fitting(need, region)
-        if not rows:
-            return []
-        try:
-            zones = self._zones(region, [row["type"] for row in rows])
-        except ProviderError:
-            # Only the zones stay unnamed; a launch still finds out for itself. Offers are shown without an account too.
-            zones = None
-        return aws_offers.offers(rows, region, zones)
-
-    def _zones(self, region: str, types: Sequence[str]) -> dict[str, list[str]]:
-        zones: dict[str, list[str]] = {}
-        wanted = {"Name": "instance-type", "Values": list(types)}
-        account = self.account_of(region)
-        for answer in account.pages("DescribeInstanceTypeOfferings", None, LocationType="availability-zone", Filters=[wanted]):
-            for offering in answer.data.get("InstanceTypeOfferings", []):
-                zones.setdefault(offering["InstanceType"], []).append(offering["Location"])
-        return zones
+    def _pricing(self, region: str) -> Account:
+        """Where the price list is served, which is no region of ours."""
+        account = Account(region, self.account.profile, self.account.endpoint)
+        account.anchor = self.anchor
+        return account
 
     def _not_found(self, resource: Resource, stamp: Mapping[str, Json], e: ProviderError) -> Resource:
         if resource.kind == "instance" and resource.phase not in (Phase.LEAVING, Phase.GONE):

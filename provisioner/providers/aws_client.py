@@ -94,13 +94,13 @@ class Account:
         """A request that changes or removes something: sent once."""
         return self._call("ec2", operation, params, changes=True, creating=False)
 
-    def pages(self, operation: str, page_size: int | None, **params: Any) -> Iterator[Answer]:
+    def pages(self, operation: str, page_size: int | None, *, service: str = "ec2", **params: Any) -> Iterator[Answer]:
         """Every page of a listing, or an error: a page that cannot be read makes the whole listing unreadable."""
         if page_size is not None:
             params["MaxResults"] = page_size
         tokens: set[str] = set()
         for _ in range(MOST_PAGES):
-            answer = self.ask(operation, **params)
+            answer = self.ask(operation, service=service, **params)
             yield answer
             token = answer.data.get("NextToken")
             if not token:

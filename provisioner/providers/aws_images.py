@@ -19,7 +19,7 @@ from provisioner.model import LaunchSpec
 from provisioner.providers.aws_client import Account
 from provisioner.providers.aws_errors import NotAsked
 from provisioner.providers.aws_launch import Image
-from provisioner.providers.aws_offers import row_of
+from provisioner.providers.aws_types import row_of
 
 PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
 NAME = "Deep Learning Base OSS Nvidia Driver GPU AMI (Ubuntu 24.04) *"

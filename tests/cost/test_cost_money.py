@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cost import MoneyError, Price, UnknownPrice, age_days, bill, is_stale, parse, quote, show, show_per_hour
+from cost import MoneyError, Price, UnknownPrice, age_days, bill, is_stale, is_too_old, parse, quote, show, show_per_hour
 from cost.breakeven import break_even
 from cost.prices import unit_price
 
@@ -101,7 +101,8 @@ def test_every_price_in_the_snapshot_has_a_source_and_a_day() -> None:
 
 def test_a_price_grows_old() -> None:
     assert age_days("2026-07-20", "2026-11-21") == 124
-    assert not is_stale("2026-07-20", "2027-01-16") and is_stale("2026-07-20", "2027-01-17")
+    assert not is_stale("2026-07-20", "2026-10-18") and is_stale("2026-07-20", "2026-10-19")
+    assert not is_too_old("2026-07-20", "2027-07-20") and is_too_old("2026-07-20", "2027-07-21")
     with pytest.raises(ValueError):
         age_days("last summer", "2026-11-21")
 
