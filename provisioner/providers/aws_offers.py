@@ -19,7 +19,7 @@ from datetime import date
 import cost
 from cost import Beside, Price
 from provisioner.model import Offer, Requirements
-from provisioner.providers.aws_prices import API, Unknown
+from provisioner.providers.aws_prices import Unknown, is_snapshot
 from provisioner.providers.aws_quotas import Quota, code_of
 from provisioner.providers.aws_spot import History
 from provisioner.providers.aws_types import Type, misfit
@@ -171,7 +171,7 @@ def _ceiling(listed: Price | Unknown, need: Requirements, today: date) -> Price 
 
 def _ages(place: Place) -> Iterator[str]:
     """What must be said aloud about prices that were not asked for today."""
-    days = {price.as_of for price in place.prices.values() if isinstance(price, Price) and API not in price.source}
+    days = {price.as_of for price in place.prices.values() if isinstance(price, Price) and is_snapshot(price)}
     if not days:
         return
     oldest = min(days)

@@ -25,7 +25,7 @@ from provisioner.errors import ProviderError
 from provisioner.providers.aws_client import Account
 from provisioner.providers.aws_types import catalog, row_of
 
-API = "AWS Pricing API"
+API, REHEARSED = "AWS Pricing API", "the rehearsal's price list, SIMULATED"
 SERVED_IN = ("us-east-1", "eu-central-1", "ap-south-1")
 MACHINE = {
     "operatingSystem": "Linux",
@@ -57,10 +57,12 @@ def served_in(region: str) -> str | None:
 def machine(account: Account, region: str, type: str, today: date) -> Price | Unknown:
     """The list price of one type. Raises ProviderError where the API does not answer."""
     wanted = {**MACHINE, "instanceType": type, "regionCode": region}
-    rates = {rate for rate in _rates(account, "AmazonEC2", wanted, "Hrs") if rate > 0}
-    if len(rates) != 1:
-        return Unknown(f"the price list has {len(rates) or 'no'} prices for {type} in {region}" if rates else _no_price(type, region))
-    return Price(rates.pop(), f"{API}, on-demand Linux, {region}", today.isoformat())
+    found = {rate for rate in _rates(account, "AmazonEC2", wanted, "Hrs") if rate > 0}
+    if not found:
+        return Unknown(f"no price is known for {type} in {region}: AWS's price list has none on demand")
+    if len(found) > 1:
+        return Unknown(f"no price is known for {type} in {region}: AWS's price list has {len(found)} different ones")
+    return Price(found.pop(), f"{_source(account)}, on-demand Linux, {region}", today.isoformat())
 
 
 def beside(account: Account, region: str, today: date) -> Beside | Unknown:
@@ -104,6 +106,11 @@ def snapshot_beside(region: str, today: date) -> Beside | Unknown:
     return found
 
 
+def is_snapshot(price: Price) -> bool:
+    """Was it read off the file in the package?"""
+    return price.source.endswith(str(catalog()["priceSource"]))
+
+
 def newest() -> str:
     """The day of the newest price in the catalog."""
     return max(str(row["priceAsOf"]) for row in catalog()["types"] if row["priceAsOf"])
@@ -116,6 +123,10 @@ def micro_usd(text: object) -> int | None:
     return -int(-(Decimal(text) * cost.MICRO) // 1)
 
 
+def _source(account: Account) -> str:
+    return API if account.endpoint is None else REHEARSED
+
+
 def _fresh(price: Price, type: str, today: date) -> Price | Unknown:
     if cost.is_too_old(price.as_of, today):
         return Unknown(f"the price of {type} is of {price.as_of}: {_too_old(price.as_of, today)}")
@@ -124,10 +135,6 @@ def _fresh(price: Price, type: str, today: date) -> Price | Unknown:
 
 def _too_old(as_of: str, today: date) -> str:
     return f"{cost.age_days(as_of, today)} days old, and after {cost.TOO_OLD_DAYS} it is no price any more"
-
-
-def _no_price(type: str, region: str) -> str:
-    return f"no price is known for {type} in {region}: AWS's price list has none on demand"
 
 
 def _dearest(
@@ -141,10 +148,10 @@ def _dearest(
     usage: str = "",
     place: str = "regionCode",
 ) -> UnitPrice:
-    rates = [rate for rate in _rates(account, service, {**wanted, place: region}, per, usage) if rate > 0]
-    if not rates:
+    found = [rate for rate in _rates(account, service, {**wanted, place: region}, per, usage) if rate > 0]
+    if not found:
         raise UnknownPrice(f"AWS's price list has no price per {unit} in {region}")
-    return UnitPrice(max(rates), unit, f"{API}, {service}, {region}", today.isoformat())
+    return UnitPrice(max(found), unit, f"{_source(account)}, {service}, {region}", today.isoformat())
 
 
 def _rates(account: Account, service: str, wanted: Mapping[str, str], per: str, usage: str = "") -> Iterator[int]:
@@ -159,7 +166,7 @@ def rates(text: object, wanted: Mapping[str, str], per: str, usage: str = "") ->
     """The rates of one product, if it is the wanted one; ProviderError where a price of it cannot be read."""
     try:
         product = json.loads(str(text))
-        about = product["product"]["attributes"]
+        about = {"productFamily": product["product"].get("productFamily"), **product["product"]["attributes"]}
         dimensions = [d for term in product.get("terms", {}).get("OnDemand", {}).values() for d in term["priceDimensions"].values()]
         # Asked for by filter, and looked at again: a filter that was ignored would give us somebody else's price.
         if any(about.get(field) != value for field, value in wanted.items()) or not str(about.get("usagetype", "")).endswith(usage):

@@ -20,7 +20,7 @@ from importlib.resources import files
 from typing import Any
 from xml.sax.saxutils import escape
 
-from provisioner.rehearsal import engine, machines
+from provisioner.rehearsal import engine, machines, spot_history
 from provisioner.rehearsal.faults import Plan
 from provisioner.rehearsal.launch import Launches, zone_of
 from provisioner.rehearsal.lifecycle import Lifecycle
@@ -74,6 +74,8 @@ class Ec2:
             _check_ids(call)
             if not call.mutates:
                 self._check_filters(call)
+                if call.action == "DescribeSpotPriceHistory":
+                    return spot_history.answer(call, self._plan.world.market, _sold(backend))
                 with self._listed(backend):
                     return engine.ask(call)
             try:
@@ -217,6 +219,11 @@ def _check_ids(call: Call) -> None:
     for id in call.many("InstanceId") + [call.params[key] for key in ("InstanceId",) if key in call.params]:
         if not re.fullmatch(r"i-([0-9a-f]{8}|[0-9a-f]{17})", id):
             raise Refusal("InvalidInstanceID.Malformed", f'Invalid id: "{id}"')
+
+
+def _sold(backend: Any) -> list[tuple[str, str]]:
+    """Every type and zone of the region."""
+    return [(one["InstanceType"], one["Location"]) for one in backend.describe_instance_type_offerings("availability-zone")]
 
 
 def _is_used(group: Any, backend: Any) -> bool:

@@ -51,7 +51,7 @@ class Endpoint:
     def load(self) -> None:
         """Everything that needs moto. Requests wait for it."""
         engine.load(self._state)
-        from provisioner.rehearsal import account, machines
+        from provisioner.rehearsal import account, account_quotas, machines, price_list
         from provisioner.rehearsal.ec2 import Ec2
         from provisioner.rehearsal.lifecycle import Clock, Lifecycle
         from provisioner.rehearsal.spot import Spots
@@ -66,6 +66,7 @@ class Endpoint:
         lifecycle.on_running, self.hosts.busy = self._spots.running, self._spots.busy
         self._ec2 = Ec2(self._lock, self.plan, lifecycle, self.truth, self._spots)
         self._services: dict[str, Callable[[Call], Reply]] = {"ec2": self._ec2.answer, "sts": account.sts, "ssm": account.ssm}
+        self._services |= {"pricing": price_list.pricing, "servicequotas": account_quotas.service(self.plan)}
         self._quiet_since = time.monotonic()
         self._loaded.set()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Wire
@@ -14,11 +16,26 @@ from cost import age_days
 from provisioner.errors import RefusedError
 from provisioner.model import Requirements
 from provisioner.providers.aws import AwsProvider
-from provisioner.providers.aws_offers import catalog, fitting, same_gpu
+from provisioner.providers.aws_offers import Place, Survey, survey
+from provisioner.providers.aws_prices import snapshot, snapshot_beside
+from provisioner.providers.aws_types import catalog, known, misfit, same_gpu
+
+TODAY = date(2026, 11, 25)
+
+
+def place(need: Requirements, region: str = "us-east-1", today: date = TODAY) -> Place:
+    """What is known of a region where nobody can be asked."""
+    fits = [name for name, type in known().items() if misfit(type, need) is None]
+    prices = {name: snapshot(region, name, today) for name in fits}
+    return Place(region, known(), None, prices, snapshot_beside(region, today), None, {}, today=today)
+
+
+def seen(need: Requirements, **how: Any) -> Survey:
+    return survey([place(need, **how)], need)
 
 
 def types(need: Requirements) -> list[str]:
-    return [row["type"] for row in fitting(need, "us-east-1")]
+    return [line.offer.type for line in seen(need).lines]
 
 
 @pytest.mark.parametrize(
@@ -71,18 +88,28 @@ def test_machines_without_a_gpu_have_their_own_dated_price() -> None:
     assert types(Requirements(gpus=0)) == ["t3.medium", "t3.large", "t3.xlarge"]
 
 
-def test_an_unknown_price_is_refused_not_zero() -> None:
-    with pytest.raises(RefusedError, match=r"no price is known for p5e\.48xlarge"):
-        fitting(Requirements(gpus=8, types=("p5e.48xlarge",)), "us-east-1")
+def test_an_unknown_price_is_out_and_not_zero() -> None:
+    need = Requirements(gpus=8, types=("p5e.48xlarge",))
+    assert types(need) == [] and "no price is known for p5e.48xlarge" in seen(need).out[0].why
     assert "p5e.48xlarge" not in types(Requirements(gpus=8, gpu="H200"))
-    with pytest.raises(RefusedError, match="eu-west-1"):
-        fitting(Requirements(), "eu-west-1")
-    with pytest.raises(RefusedError, match="spot"):
-        fitting(Requirements(purchase=("spot",)), "us-east-1")
+    elsewhere = seen(Requirements(gpu="L4"), region="eu-west-1")
+    assert elsewhere.lines == () and {out.kind for out in elsewhere.out} >= {"price"}
+    assert any("eu-west-1" in out.why for out in elsewhere.out)
 
 
-def test_regions_that_the_profile_excludes_offer_nothing() -> None:
-    assert fitting(Requirements(regions=("eu-west-1",)), "us-east-1") == []
+def test_a_snapshot_says_its_age_and_is_none_after_a_year() -> None:
+    need = Requirements(types=("g6.xlarge",))
+    assert any(
+        "SNAPSHOT of 2026-07-20, 10 days old" in note and "prices do change" not in note
+        for note in seen(need, today=date(2026, 7, 30)).notes
+    )
+    assert any("128 days old; older than 90 days" in note for note in seen(need).notes)
+    assert types_at(need, date(2027, 7, 20)) == ["g6.xlarge"] and types_at(need, date(2027, 7, 21)) == []
+    assert "366 days old" in seen(need, today=date(2027, 7, 21)).out[0].why
+
+
+def types_at(need: Requirements, today: date) -> list[str]:
+    return [line.offer.type for line in seen(need, today=today).lines]
 
 
 def test_offers_name_the_zones_that_have_the_type(provider: AwsProvider, wire: Wire) -> None:
@@ -92,7 +119,7 @@ def test_offers_name_the_zones_that_have_the_type(provider: AwsProvider, wire: W
     first = found[0]
     assert (first.gpu, first.gpus, first.vram_mib, first.vcpus, first.region) == ("NVIDIA L4", 1, 23034, 4, "us-east-1")
     assert first.price.micro_usd_per_hour == 804_800 and first.price.as_of == "2026-07-20" and "us-east-1" in first.price.source
-    assert [r.action for r in wire.requests] == ["DescribeInstanceTypeOfferings"]
+    assert {r.action for r in wire.requests} >= {"DescribeInstanceTypes", "DescribeInstanceTypeOfferings", "GetProducts", "GetServiceQuota"}
 
 
 @pytest.mark.parametrize("answer", ["403 UnauthorizedOperation", "400 InvalidAction"])
@@ -101,8 +128,9 @@ def test_without_an_answer_about_zones_offers_name_none(provider: AwsProvider, w
     assert [(o.type, o.zone) for o in provider.offers(Requirements(types=("g6.xlarge",)))] == [("g6.xlarge", None)]
 
 
-def test_a_type_that_no_zone_has_is_not_offered(provider: AwsProvider) -> None:
-    assert provider.offers(Requirements(types=("p3.2xlarge",))) == []  # no zone of moto's has it
+def test_a_type_that_no_zone_has_is_refused_by_its_name(provider: AwsProvider) -> None:
+    with pytest.raises(RefusedError, match=r"p3\.2xlarge in us-east-1: us-east-1 has no such type"):
+        provider.offers(Requirements(types=("p3.2xlarge",)))  # moto's EC2 does not know it
 
 
 def test_every_row_is_whole_and_dated() -> None:
