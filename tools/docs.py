@@ -137,6 +137,16 @@ def numbers() -> str:
     return table(["what", "how long"], rows)
 
 
+WITHOUT = {
+    "ec2:DescribeInstanceTypes": "else the types of the catalog",
+    "ec2:DescribeInstanceTypeOfferings": "else offers name no zone",
+    "ec2:DescribeSpotPriceHistory": "only for spot; else the market is unknown",
+    "pricing:GetProducts": "else the dated prices of us-east-1",
+    "servicequotas:GetServiceQuota": "else quotas are unknown",
+}
+"""What offers do without an action that only they need."""
+
+
 def aws_actions() -> str:
     """Every API action that the aws provider can send, read off its source."""
     from provisioner.providers.aws_inventory import MADE, OTHER
@@ -144,14 +154,15 @@ def aws_actions() -> str:
     looks, makes, removes = set[str](), set[str](), set[str]()
     for path in (ROOT / "provisioner" / "providers").glob("aws*.py"):
         for verb, name, rest in re.findall(r'\.(ask|create|change|pages)\(\s*"([A-Z]\w+)"([^)]*)', path.read_text("utf-8")):
-            service = found[1] if (found := re.search(r'service="(\w+)"', rest)) else "ec2"
+            service = found[1].replace("-", "") if (found := re.search(r'service="([\w-]+)"', rest)) else "ec2"
             (looks if verb in ("ask", "pages") else makes).add(f"{service}:{name}")
     for kind in (*MADE, *OTHER):
         looks.add(f"ec2:{kind.list_call}")
         removes.add(f"ec2:{kind.remove_call}")
-    optional = {f"ec2:{call}" for kind in OTHER for call in (kind.list_call, kind.remove_call)}
+    optional = {f"ec2:{call}": "only for kinds that gpulease never makes" for kind in OTHER for call in (kind.list_call, kind.remove_call)}
+    optional |= {name: why for name, why in WITHOUT.items() if name in looks}
     rows = [
-        [f"`{name}`", what, "only for kinds that gpulease never makes" if name in optional else "yes"]
+        [f"`{name}`", what, optional.get(name, "yes")]
         for what, names in (("looks", looks), ("makes", makes | {"ec2:CreateTags"}), ("removes", removes))
         for name in sorted(names)
     ]
