@@ -10,20 +10,20 @@ a filter that matches everything would show a tool the machines of strangers as 
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from typing import Any
-from xml.sax.saxutils import escape
 
 from provisioner.rehearsal import engine, machines, spot_history
+from provisioner.rehearsal.connect import ConnectEndpoints
 from provisioner.rehearsal.faults import Plan
+from provisioner.rehearsal.fleets import Fleets
 from provisioner.rehearsal.launch import Launches, zone_of
 from provisioner.rehearsal.lifecycle import Lifecycle
+from provisioner.rehearsal.listings import NONE_OF, Filters, Pages, none, owned
 from provisioner.rehearsal.machines import STATES, Machine
 from provisioner.rehearsal.spot import Spots
 from provisioner.rehearsal.truth import Truth
@@ -46,8 +46,15 @@ class Ec2:
     def __init__(self, lock: threading.RLock, plan: Plan, lifecycle: Lifecycle, truth: Truth, spots: Spots) -> None:
         self._lock, self._plan, self._lifecycle, self._truth = lock, plan, lifecycle, truth
         self._launches = Launches(plan)
+        self._fleets = Fleets(lock, plan, lifecycle, truth, self._launch)
         self._hidden: dict[str, float] = {}  # id -> when it becomes listed, monotonic
-        self._filters: dict[str, list[str]] = json.loads((files("provisioner.rehearsal") / "filters.json").read_text())
+        self._filters, self._pages = Filters(), Pages()
+        self._lists: dict[str, Callable[[Call, Any], Reply]] = dict.fromkeys(NONE_OF, none) | {
+            "DescribeSnapshots": owned,
+            "DescribeFleets": self._fleets.describe,
+            "DescribeFleetInstances": self._fleets.describe_instances,
+            "DescribeInstanceConnectEndpoints": ConnectEndpoints(plan).describe,
+        }
         self._ours: dict[str, Callable[[Call, Any], Reply]] = {
             "RunInstances": self._run,
             "TerminateInstances": self._terminate,
@@ -57,6 +64,10 @@ class Ec2:
             "DeleteNetworkInterface": self._delete_interface,
             "ReleaseAddress": self._release_address,
             "CancelSpotInstanceRequests": spots.cancel,
+            "CreateLaunchTemplate": self._fleets.create_template,
+            "CreateLaunchTemplateVersion": self._fleets.create_template,
+            "CreateFleet": self._fleets.create,
+            "DeleteFleets": self._fleets.delete,
         }
 
     def zone(self, call: Call) -> str:
@@ -73,11 +84,11 @@ class Ec2:
                 raise Refusal("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
             _check_ids(call)
             if not call.mutates:
-                self._check_filters(call)
-                if call.action == "DescribeSpotPriceHistory":
+                self._filters.check(call)
+                if call.action == "DescribeSpotPriceHistory":  # which turns its own pages
                     return spot_history.answer(call, self._plan.world.market, _sold(backend))
                 with self._listed(backend):
-                    return engine.ask(call)
+                    return self._pages.cut(call, self._plan.world.page_size, lambda one: self._list(one, backend))
             try:
                 reply = self._ours.get(call.action, self._pass_on)(call, backend)
                 if reply.status == 200:
@@ -86,10 +97,21 @@ class Ec2:
             finally:
                 self._truth.look(call.region, backend)
 
+    def _list(self, call: Call, backend: Any) -> Reply:
+        ours = self._lists.get(call.action)
+        return ours(call, backend) if ours else engine.ask(call)
+
     def _pass_on(self, call: Call, backend: Any) -> Reply:
         return engine.ask(call)
 
     def _run(self, call: Call, backend: Any) -> Reply:
+        if any(key.startswith("LaunchTemplate.") for key in call.params):
+            _, _, data = self._fleets.from_template(call.params, "LaunchTemplate.", backend)
+            own = {key: value for key, value in call.params.items() if not key.startswith("LaunchTemplate.")}
+            call = call.with_params(data | own)
+        return self._launch(call, backend)[0]
+
+    def _launch(self, call: Call, backend: Any) -> tuple[Reply, list[Machine]]:
         reply, new = self._launches.run(call, backend)
         listed = time.monotonic() + self._plan.timing.listing_s
         for machine in new:
@@ -98,7 +120,7 @@ class Ec2:
                 born = [machine.id, *(nic.id for nic in machine.nics.values())]
                 born += [mapping.volume_id for _, mapping in machine.get_block_device_mapping]
                 self._hidden.update({id: listed for id in born})
-        return reply
+        return reply, new
 
     def _terminate(self, call: Call, backend: Any) -> Reply:
         found = self._named(call, backend)
@@ -187,12 +209,6 @@ class Ec2:
         for key, value in call.params.items():
             if any(key == name or (name.endswith(".") and key.startswith(name)) for name in names):
                 self._truth.asked(kind, value)
-
-    def _check_filters(self, call: Call) -> None:
-        legal = self._filters.get(call.action)
-        for name in call.filters():
-            if legal is not None and name not in legal and not (name.startswith("tag:") and "tag-key" in legal):
-                raise Refusal("InvalidParameterValue", f"The filter '{escape(name)}' is invalid")
 
     @contextmanager
     def _listed(self, backend: Any) -> Iterator[None]:

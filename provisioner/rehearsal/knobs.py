@@ -27,6 +27,7 @@ class Timing:
     stopping_s: float = 0.8  # asked to stop or terminate -> stopped or terminated
     vanish_s: float = 3600.0  # terminated -> no longer listed
     listing_s: float = 0.0  # made -> listed; until then describing it by id answers NotFound
+    fleet_s: float = 0.3  # a fleet asked for -> its machines
     kill_grace_s: float = 0.5  # SIGTERM -> SIGKILL for a machine's processes, never longer than stopping_s
 
 
@@ -48,13 +49,15 @@ class World:
     limits: Limits = field(default_factory=Limits)
     market: Market = field(default_factory=Market)
     spot: Interruption | None = None
+    connect_endpoints: Mapping[str, str] = field(default_factory=dict)  # region -> state of the one there
+    page_size: int | None = None  # how much of a list comes at once though nobody asked for pages
 
     def changed(self, entry: Mapping[str, Any]) -> World:
         """The world with what the entry says. ValueError when it is not understood."""
         if unknown := sorted(set(entry) - KNOBS - {"host"}):
             raise ValueError(f"an entry about the cloud or its machines has no {', '.join(unknown)}")
         for name in sorted(KNOBS & set(entry)):
-            if not isinstance(entry[name], Mapping) and not (name == "spot" and entry[name] is None):
+            if not isinstance(entry[name], Mapping) and not (name in _NOT_OBJECTS or (name == "spot" and entry[name] is None)):
                 raise ValueError(f"{name} is {entry[name]!r}; it must be an object")
         market = self.market.with_room(entry.get("capacity", {}), spot=False)
         market = market.with_room(entry.get("spot_capacity", {}), spot=True).with_prices(entry.get("spot_price_usd", {}))
@@ -64,10 +67,13 @@ class World:
             limits=self.limits.changed(entry.get("limits", {})),
             market=market,
             spot=_interruption(entry["spot"]) if "spot" in entry else self.spot,
+            connect_endpoints=_endpoints(self.connect_endpoints, entry.get("connect_endpoints", {})),
+            page_size=_count("page_size", entry["page_size"]) if "page_size" in entry else self.page_size,
         )
 
 
-KNOBS = frozenset({"timing", "limits", "capacity", "spot_capacity", "spot_price_usd", "spot"})
+KNOBS = frozenset({"timing", "limits", "capacity", "spot_capacity", "spot_price_usd", "spot", "connect_endpoints", "page_size"})
+_NOT_OBJECTS = frozenset({"page_size"})
 
 
 def _timing(before: Timing, given: Mapping[str, Any]) -> Timing:
@@ -89,6 +95,21 @@ def _interruption(given: Mapping[str, Any] | None) -> Interruption | None:
     if found.reason not in REASONS:
         raise ValueError(f"spot: reason is {found.reason!r}; it must be one of {', '.join(REASONS)}")
     return found
+
+
+def _endpoints(before: Mapping[str, str], given: Mapping[str, Any]) -> Mapping[str, str]:
+    states = ("create-in-progress", "create-complete", "create-failed", "delete-in-progress", "delete-failed")
+    if wrong := [state for state in given.values() if state is not None and state not in states]:
+        raise ValueError(f"connect_endpoints has the state {wrong[0]!r}; it must be null or one of {', '.join(states)}")
+    return {region: state for region, state in {**before, **given}.items() if state is not None}
+
+
+def _count(name: str, value: object) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number, at least 1, or null")
+    return value
 
 
 def _known(name: str, what: type, given: Mapping[str, Any]) -> None:

@@ -52,7 +52,7 @@ class Truth:
                     entry = self._entries[(kind, id)] = _Entry(kind, id, region, state, "", now)
                 entry.state, entry.detail = state, detail
                 entry.lease = backend.tags.get(id, {}).get(_LEASE_TAG, entry.lease)
-                if state in ("terminated", "closed", "cancelled") and entry.gone is None:
+                if state in ("terminated", "closed", "cancelled", "deleted") and entry.gone is None:
                     entry.gone = now
                     self.last_end = time.monotonic()
             for key, entry in self._entries.items():
@@ -111,6 +111,8 @@ def _live(backend: Any) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
         yield "key-pair", key.id, "here", {"name": key.key_name}
     for template in backend.launch_templates.values():
         yield "launch-template", template.id, "here", {"name": template.name}
+    for fleet in backend.fleets.values():
+        yield "fleet", fleet.id, fleet.state, {"target": fleet.target}
     for snapshot in backend.snapshots.values():
         if snapshot.owner_id == engine.ACCOUNT:
             yield "snapshot", snapshot.id, snapshot.status, {}

@@ -15,9 +15,9 @@ import re
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 from xml.sax.saxutils import escape
 
 _SCOPE = re.compile(r"Credential=(?P<key>[^/,\s]+)/\d{8}/(?P<region>[^/,\s]+)/(?P<service>[^/,\s]+)/aws4_request")
@@ -59,6 +59,10 @@ class Call:
     @property
     def mutates(self) -> bool:
         return not self.action.startswith(_DOES_NOT_CHANGE)
+
+    def with_params(self, params: Mapping[str, str]) -> Call:
+        """The same request with other parameters, as if it had come with them."""
+        return replace(self, params=params, body=urlencode(params).encode())
 
     def many(self, prefix: str) -> list[str]:
         """`InstanceId.1=a&InstanceId.2=b` -> [a, b], in the order of the numbers."""

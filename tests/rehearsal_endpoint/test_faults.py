@@ -16,7 +16,7 @@ from .conftest import Cloud, code_of, wait_for
 
 _LISTINGS = ["instances", "instance_status", "volumes", "network_interfaces", "security_groups", "images", "addresses"]
 _LISTINGS += ["spot_instance_requests", "key_pairs", "launch_templates", "snapshots", "instance_type_offerings"]
-_LISTINGS += ["availability_zones", "subnets"]
+_LISTINGS += ["availability_zones", "subnets", "capacity_reservations", "placement_groups", "fleets", "instance_connect_endpoints"]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_every_protocol_is_refused_in_its_own_shape(cloud: Cloud) -> None:
     assert code_of(cloud.service("ssm").get_parameter, Name="/aws/service/x") == "ExpiredTokenException"
     assert code_of(cloud.service("sts").get_caller_identity) == "ExpiredToken"
     assert cloud.service("sts").get_caller_identity()["Account"] == "123456789012"
-    for service, call in (("pricing", "describe_services"), ("scheduler", "list_schedules"), ("ec2", "describe_placement_groups")):
+    for service, call in (("pricing", "describe_services"), ("scheduler", "list_schedules"), ("ec2", "describe_volume_status")):
         assert code_of(getattr(cloud.service(service), call)) == "UnsupportedOperation"
 
 
