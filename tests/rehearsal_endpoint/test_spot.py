@@ -61,7 +61,7 @@ def test_a_spot_machine_and_its_request_name_each_other(cloud: Cloud) -> None:
     ("reason", "status"), [("price", "instance-terminated-by-price"), ("no-capacity", "instance-terminated-no-capacity")]
 )
 def test_first_comes_the_notice_and_then_the_end_with_its_reason(cloud: Cloud, reason: str, status: str) -> None:
-    cloud.rehearsal.faults([{"spot": {"interrupt_after_s": 0.1, "notice_s": 0.5, "reason": reason}}])
+    cloud.rehearsal.faults([{"spot": {"interrupt_after_s": 0.1, "notice_s": 2, "reason": reason}}])
     instance = cloud.launch(**SPOT)
     (told,) = wait_for(lambda: heard(cloud, instance) if (cloud.state / "hosts" / instance / "heard").exists() else None)
     assert told["action"] == "terminate" and told["time"].endswith("Z")
@@ -91,11 +91,11 @@ def test_one_interruption_takes_one_machine_and_never_an_on_demand_one(cloud: Cl
 
 
 def test_a_machine_that_is_let_go_of_before_its_time_ends_as_it_was_asked_to(cloud: Cloud) -> None:
-    cloud.rehearsal.faults([{"spot": {"interrupt_after_s": 0, "notice_s": 0.4}}])
+    cloud.rehearsal.faults([{"spot": {"interrupt_after_s": 0, "notice_s": 1.5}}])
     instance = cloud.launch(**SPOT)
     wait_for(lambda: request_of(cloud, instance)["Status"]["Code"] == "marked-for-termination")
     cloud.ec2.terminate_instances(InstanceIds=[instance])
-    time.sleep(0.5)
+    time.sleep(1.7)
     assert cloud.until(instance, "terminated")["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
     assert request_of(cloud, instance)["Status"]["Code"] == "instance-terminated-by-user"
     assert cloud.truth(instance)["by"] == "api"
