@@ -15,6 +15,7 @@ import typer
 
 from provisioner import __version__
 from provisioner.options import (
+    DRILL_CODES,
     PLAIN_CODES,
     PLAN_CODES,
     PROOF_CODES,
@@ -272,6 +273,24 @@ def doctor(
     with ending(as_json):
         target = Target(profile or "", None, None, provider, region, aws_profile, host, identity, host_key, False)
         code, record, text = examine(target)
+        leave(code, record if as_json else text)
+
+
+@app.command(epilog=DRILL_CODES)
+def drill(
+    only: Annotated[list[str] | None, typer.Option("--only", help="Only this layer; may be given several times.", metavar="LAYER")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make each guard fire, with all the others switched off: who ended the machine, how late, and is the proof true?
+
+    \b
+        gpulease drill                       all of them in a rehearsal, in about a minute and a half
+        gpulease drill --only watchdog
+    """
+    from provisioner.drill import drill_rehearsed
+
+    with ending(as_json):
+        code, record, text = drill_rehearsed(only or [])
         leave(code, record if as_json else text)
 
 

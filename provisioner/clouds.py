@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, build_opener
 
 import cost
-from provisioner import guards, ledger, plan, profile, providers
+from provisioner import guards, ledger, plan, profile, providers, times
 from provisioner.errors import RefusedError, UsageError
 from provisioner.life import Access
 from provisioner.model import Provider
@@ -139,6 +140,11 @@ def check(target: Target) -> None:
         goes = target.rehearse if needs == "--rehearse" else name == needs.split()[1] or (needs.endswith("aws") and name != "static")
         if not goes and (given := [f"--{one.replace('_', '-')}" for one in only if getattr(target, one) is not None]):
             raise UsageError(f"{' and '.join(given)} {'needs' if len(given) == 1 else 'need'} {needs}", why=why, next=f"add {needs}")
+    if not target.rehearse and os.environ.get(times.NAME):
+        raise UsageError(
+            f"{times.NAME} is set, and this is no rehearsal", why="the times of a real run do not change", next=f"unset {times.NAME}"
+        )
+    times.of(target.rehearse)
     if target.rehearse and (target.aws_profile is not None or target.reach_from is not None):
         useless = "--aws-profile" if target.aws_profile is not None else "--reach-from"
         raise UsageError(f"{useless} has no meaning in a rehearsal", why="it uses no account and no address of yours", next="leave it out")

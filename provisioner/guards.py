@@ -16,7 +16,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 
-from provisioner import watchdog
+from provisioner import times, watchdog
 from provisioner.errors import GpuleaseError, RefusedError, RunError
 from provisioner.journal import Journal, instant, rfc3339
 from provisioner.ledger import LeaseFolder
@@ -28,8 +28,8 @@ NAMES = ("watchdog", *GUEST, "schedule")
 GRACE_S = 60
 """The watchdog gives its owner this long past the deadline to let go by itself."""
 
-RENEW_EVERY_S = 60.0
-SILENCE_S = 900
+RENEW_EVERY_S = float(times.REAL.renew_every_s)
+SILENCE_S = times.REAL.silence_s
 """The machine powers itself off after this long without a sign of life from here."""
 
 
@@ -68,7 +68,12 @@ def read_back(host: Host, provider: Provider, journal: Journal, deadline: str, w
                 why="systemctl on the machine says so; without it a dead client could leave the machine running",
                 next=f"gpulease doctor; or waive it by name in the profile: waive: [{name}]",
             )
-    return f"power-off armed for {deadline[11:16]} UTC, and on {SILENCE_S // 60} min of silence from here"
+    silence_s = times.of(provider.traits.simulated).silence_s
+    return f"power-off armed for {deadline[11:16]} UTC, and on {span(silence_s)} of silence from here"
+
+
+def span(seconds: int) -> str:
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
 
 
 def _guards_of(sentence: str) -> tuple[str, ...]:
@@ -86,7 +91,7 @@ def _guards_of(sentence: str) -> tuple[str, ...]:
 
 def at_the_provider(provider: Provider, waived: tuple[str, ...]) -> bool:
     """Would the provider itself end the machine, with nobody logged in here?"""
-    return "schedule" not in waived and bool(getattr(provider, "schedules", False))
+    return "schedule" not in waived and bool(getattr(provider.traits, "schedules", False))
 
 
 class Renewal:

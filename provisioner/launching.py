@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cost
-from provisioner import closing, guards
+from provisioner import closing, times
 from provisioner.errors import NoCapacity, NotPermitted, ProviderError, RunError
 from provisioner.journal import instant
 from provisioner.life import Life
@@ -100,7 +100,7 @@ def _attempt(life: Life, offer: Offer, quote: cost.Quote) -> Launched:
         client_public=client.public,
         host_private=bootstrapped.private_text(),
         host_public=bootstrapped.public,
-        lease_silence_s=guards.SILENCE_S,
+        lease_silence_s=times.of(lease.provider.traits.simulated).silence_s,
         max_run_s=life.plan.max_seconds,
     )
     asked = life.plan.profile.launch

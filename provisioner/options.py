@@ -25,6 +25,10 @@ REAP_CODES = (
     "Exit codes: 0 nothing is overdue, or all that was is seen gone · 1 a bug in gpulease · 2 usage · 4 refused · "
     f"{MONEY_CODES}, also when it was only looked at."
 )
+DRILL_CODES = (
+    "Exit codes: 0 every layer ended its machine and every proof is true · 1 a bug in gpulease · 2 usage · 4 refused · 5 a layer did not, "
+    "or a proof is not · 21 something of a real account's is still there · 129/130/143 stopped by a signal."
+)
 PROOF_CODES = (
     "Exit codes: 0 done · 1 a bug in gpulease · 2 usage · 4 there is no proof, or nobody left to ask · 5 the proof does not hold. "
     f"With --recheck: {MONEY_CODES}."

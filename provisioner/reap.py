@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from provisioner import closing, ledger
+from provisioner import closing, ledger, times
 from provisioner.errors import GpuleaseError, UsageError
 from provisioner.journal import instant
 from provisioner.lease import body_of
 from provisioner.model import Phase, Provider, Resource, Verdict
 
-OVERDUE_S = 15 * 60
+OVERDUE_S = times.REAL.overdue_s
 """Past the deadline every earlier guard has had its turn: the machine's own timer at it, the watchdog a minute later."""
 
 
@@ -63,11 +63,12 @@ def reap(provider: Provider, names: Sequence[str], *, go: bool, now: float | Non
     if now is None:
         # The provider's own clock where it tells: ours may be a day ahead, and the leases are other people's too.
         now = instant(inventory.provider_date) if inventory.provider_date else time.time()
-    found = [_found(lease, tuple(resources), names, now) for lease, resources in sorted(by_lease.items())]
+    overdue_s = times.of(provider.traits.simulated).overdue_s
+    found = [_found(lease, tuple(resources), names, now, overdue_s) for lease, resources in sorted(by_lease.items())]
     return [_let_go(one, provider) if go and one.due else one for one in found]
 
 
-def _found(lease: str, resources: tuple[Resource, ...], names: Sequence[str], now: float) -> Found:
+def _found(lease: str, resources: tuple[Resource, ...], names: Sequence[str], now: float, overdue_s: int = OVERDUE_S) -> Found:
     # The latest deadline of all its tags: a resource tagged wrong must not end a lease early.
     deadlines = sorted(str(r.facts["deadline"]) for r in resources if r.facts.get("deadline"))
     deadline = deadlines[-1] if deadlines else ""
@@ -77,7 +78,7 @@ def _found(lease: str, resources: tuple[Resource, ...], names: Sequence[str], no
     if lease in names:
         return Found(lease, deadline, resources, "named", True)
     try:
-        overdue = bool(deadline) and now > instant(deadline) + OVERDUE_S
+        overdue = bool(deadline) and now > instant(deadline) + overdue_s
     except ValueError:
         return Found(lease, deadline, resources, "no deadline", False, "its deadline tag is not a time: name it to let go of it")
     if not deadline:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import cost
-from provisioner import __version__, closing, guards, interruption
+from provisioner import __version__, closing, guards, interruption, times
 from provisioner.errors import Exit, GpuleaseError, HostError, Interrupted, NoCapacity, RefusedError, RunError
 from provisioner.journal import Journal, instant, rfc3339
 from provisioner.launching import BOOT_S, Launched, launch
@@ -209,7 +209,8 @@ def on_machine(life: Life, launched: Launched, keep_s: float) -> None:
             seen = facts.check(host, life.plan.profile.requirements)
             detail |= facts_record(seen)
             life.tell("verify", f"{facts_text(seen)}; {guarded}")
-        sessions.enter_context(guards.Renewal(ssh.renew, host, life.lease.provider.traits.powers_itself_off))
+        traits = life.lease.provider.traits
+        sessions.enter_context(guards.Renewal(ssh.renew, host, traits.powers_itself_off, times.of(traits.simulated).renew_every_s))
         sessions.enter_context(interruption.Listening(life, host, launched.offer))
         serving = sessions.enter_context(serve(life, host))
         with life.stage("tunnel") as detail:

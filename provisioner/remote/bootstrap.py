@@ -6,6 +6,7 @@ boot, and arms three guards that need no network, no client and no credentials:
     deadline   a calendar timer at an absolute instant, the same one after every reboot
     twin       the same by a clock that nobody sets: the seconds left when the machine booted, never more than the run's
     lease      a check every 30 s: no sign of life from the client for 15 minutes, counted in uptime, never wall time
+               (a rehearsal's shorter silence is looked at more often)
 
 All end in one script: `systemctl poweroff`, and a forced power-off a minute later. It runs without systemd's default
 dependencies, so that it outlives a shutdown that hangs and starts however early it fires. `shutdown +N` is not used: it
@@ -119,8 +120,8 @@ service gpulease-lease 'is a client there' lease-check
 timer gpulease-deadline gpulease-deadline 'OnCalendar=$calendar
 Persistent=true'
 timer gpulease-deadline-twin gpulease-deadline "OnActiveSec=$${left}s"
-timer gpulease-lease gpulease-lease 'OnActiveSec=30s
-OnUnitInactiveSec=30s'
+timer gpulease-lease gpulease-lease 'OnActiveSec=${check}s
+OnUnitInactiveSec=${check}s'
 systemctl daemon-reload
 systemctl --no-block restart $units
 # A panic that hangs would outlive every timer; one that reboots comes back to them.
@@ -209,6 +210,7 @@ def arm_script(*, lease: str, deadline_epoch: int, lease_silence_s: int = 900, m
         deadline=deadline_epoch,
         calendar=datetime.fromtimestamp(deadline_epoch, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         most=max_run_s,
+        check=min(30, max(1, lease_silence_s // 10)),
         poweroff=POWEROFF,
         lease_check=Template(LEASE_CHECK).substitute(silence=lease_silence_s),
         units=" ".join(GUARD_UNITS),

@@ -21,14 +21,15 @@ SOURCES = {
 }
 
 FLOORS: dict[str, int] = {
-    **dict.fromkeys(("cost", "model", "errors", "data", "clean", "yamlsafe"), 0),
+    **dict.fromkeys(("cost", "model", "errors", "data", "clean", "yamlsafe", "times"), 0),
     **dict.fromkeys(("scope", "journal", "lease"), 1),
     **dict.fromkeys(("providers", "rehearsal", "remote", "runtimes", "evals", "evidence", "decide"), 2),
     **dict.fromkeys(
         ("profile", "profile_fields", "profile_sections", "plan", "ledger", "guards", "watchdog", "closing", "reap", "caller"), 3
     ),
     **dict.fromkeys(("life", "launching", "interruption", "serving", "measure", "run", "schedule"), 3),
-    **dict.fromkeys(("report", "render", "clouds", "options", "doctor", "commands", "shipped", "visit", "terminal", "cli", "__main__"), 4),
+    **dict.fromkeys(("report", "drill"), 4),
+    **dict.fromkeys(("render", "clouds", "options", "doctor", "commands", "shipped", "visit", "terminal", "cli", "__main__"), 4),
 }
 
 LONG = {"provisioner/evals/client.py": "one file, because it travels to the machine as one"}
