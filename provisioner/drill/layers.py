@@ -70,7 +70,7 @@ LAYERS = (
         "all of that gone, this computer too",
         "api",
         CALLED,
-        ("recovery",),
+        ("external", "recovery"),
         kill=(WATCHDOG, RUN),
         stop=ALL_TIMERS,
         waive=("schedule",),

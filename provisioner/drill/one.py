@@ -22,7 +22,7 @@ from typing import Any
 from provisioner.drill import layers
 from provisioner.drill.layers import Layer
 from provisioner.drill.witness import End, Witness
-from provisioner.errors import GpuleaseError, RunError
+from provisioner.errors import Exit, GpuleaseError, RunError
 from provisioner.journal import Broken, instant, read
 from provisioner.ledger import LeaseFolder
 from provisioner.times import Times
@@ -273,7 +273,8 @@ def _call_the_reaper(run: _Run, ground: Ground, row: Row, due: float) -> float:
     other = ground.state / "another-computer"
     other.mkdir(mode=0o700)
     done = run.gpulease(*ground.reap, state=other)
-    if done.returncode:
+    # It knows the tags and nothing of what was asked for, so `unproven` is the most that it can say.
+    if done.returncode not in (Exit.OK, Exit.UNPROVEN):
         row.wrong.append(f"reap ended with {done.returncode}: {done.stderr.strip()[-200:]}")
     return called
 
@@ -292,9 +293,7 @@ def _prove(run: _Run, ground: Ground, row: Row) -> None:
     """Somebody comes back, asks for the proof, and holds it against what the cloud says."""
     folder = run.folder
     assert folder is not None
-    if row.layer.due == layers.CALLED:
-        folder = LeaseFolder(ground.state / "another-computer" / "gpulease" / "runs" / folder.id)
-    elif layers.WATCHDOG not in row.layer.kill and row.layer.kill:
+    if layers.WATCHDOG not in row.layer.kill and row.layer.kill:
         evidence = folder.evidence / "statement.dsse.json"
         end = time.monotonic() + ground.late_s + 60
         while not evidence.is_file() and time.monotonic() < end:

@@ -23,8 +23,8 @@ from provisioner.drill.one import Ground, Row, Sleep, Tell, drill
 from provisioner.drill.witness import Truth
 from provisioner.times import Times
 
-RUN_S = 66
-TIMES = Times(silence_s=25, renew_every_s=2, schedule_late_s=10, overdue_s=10)
+RUN_S = 62
+TIMES = Times(silence_s=25, renew_every_s=2, schedule_late_s=5, overdue_s=5)
 LATE_S, SET_UP_S = 40.0, 120.0
 PROFILE, REGION = "smoke", "us-east-1"
 HELD = {"host": {"start_delay_s": 600.0}}
