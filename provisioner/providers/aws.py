@@ -21,6 +21,7 @@ from provisioner.model import Inventory, Json, LaunchSpec, Offer, Phase, Require
 from provisioner.providers import aws_create, aws_launch, aws_look, aws_market, aws_offers
 from provisioner.providers.aws_client import Account, Answer
 from provisioner.providers.aws_errors import NO_LOGIN, NotAsked, login_next, not_found
+from provisioner.providers.aws_images import image_named
 from provisioner.providers.aws_inventory import KINDS, Kind, resource
 from provisioner.providers.aws_launch import LEASE
 from provisioner.providers.aws_login import Login
@@ -50,7 +51,7 @@ class AwsProvider:
             powers_itself_off=True,  # because every launch asks for terminate on shutdown
             simulated=endpoint is not None,
         )
-        self._images: dict[str, dict[str, aws_launch.Image]] = {one: {} for one in self.regions}
+        self._known = {one: aws_create.Known() for one in self.regions}
 
     @property
     def anchor(self) -> str:
@@ -104,7 +105,7 @@ class AwsProvider:
         if kind == "security-group":
             return aws_create.group(account, spec, lease, token)
         if kind == "instance":
-            return aws_create.machine(account, spec, lease, token, made, self._images[account.region])
+            return aws_create.machine(account, spec, lease, token, made, self._known[account.region])
         raise NotAsked(f"EC2 has no step called {kind!r}")
 
     def inventory(self, lease: str | None = None) -> Inventory:
@@ -146,7 +147,13 @@ class AwsProvider:
 
     def verify_launch(self, machine: Resource, spec: LaunchSpec) -> list[str]:
         """Read back what was asked for; the differences as sentences, none when all agree. Ask once it runs."""
-        return aws_create.read_back(self.account_of(machine.region), machine, spec)
+        account = self.account_of(machine.region)
+        return aws_create.read_back(account, machine, spec, self._known[account.region])
+
+    def image_gib(self, image: str | None, region: str) -> int:
+        """How large the image is that a launch there would boot: what a quote has to count beside what is needed."""
+        account = self.account_of(region)
+        return image_named(account, image, "x86_64", self._known[account.region].images).root_gib
 
     def identity(self) -> Identity:
         """Who we are to AWS, or a refusal that says how to log in."""

@@ -9,45 +9,59 @@ This file must not know which region is chosen, nor why.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from provisioner.errors import NotCreated, ProviderError
 from provisioner.model import LaunchSpec, Phase, Resource
-from provisioner.providers import aws_launch
+from provisioner.providers import aws_launch, aws_network, aws_read_back
 from provisioner.providers.aws_client import Account
-from provisioner.providers.aws_errors import NotAsked, NotHere
+from provisioner.providers.aws_errors import NotAsked
 from provisioner.providers.aws_images import image_for
-from provisioner.providers.aws_inventory import KINDS, resource
+from provisioner.providers.aws_inventory import KINDS, resource, tag
 from provisioner.providers.aws_launch import LEASE, TOKEN, Image
 
+READ_BACK = ("instanceInitiatedShutdownBehavior", "disableApiTermination", "userData")
 
-def machine(account: Account, spec: LaunchSpec, lease: str, token: str, made: Mapping[str, Resource], images: dict[str, Image]) -> Resource:
-    """One RunInstances. `images` keeps what was resolved in this region."""
+
+@dataclass
+class Known:
+    """What one region has told us, and what was asked for there, for as long as this process lives."""
+
+    images: dict[str, Image] = field(default_factory=dict)
+    asked: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)  # instance id -> the parameters it was launched with
+
+
+def machine(account: Account, spec: LaunchSpec, lease: str, token: str, made: Mapping[str, Resource], known: Known) -> Resource:
+    """One RunInstances."""
     group = spec.group or (made["security-group"].id if "security-group" in made else None)
     if group is None:
         raise NotAsked("no security group was made for this lease, and the profile names none")
     try:
-        image = image_for(account, spec, images)
-        subnet = spec.subnet or _subnet(account, spec.offer.zone)
+        aws_network.check_group(account, spec)
+        parameters = _parameters(account, spec, lease, token, group, known)
     except NotCreated:
         raise
     except ProviderError as e:
         raise _nothing_asked(e) from e
-    parameters = aws_launch.run_parameters(spec, lease, token, image, subnet=subnet, group=group)
     answer = account.create("RunInstances", **parameters)
     instances = answer.data.get("Instances", [])
     if len(instances) != 1:
         raise ProviderError(f"RunInstances answered with {len(instances)} instances; asked for 1", request_id=answer.request_id)
     one = resource(KINDS["instance"], instances[0], account.region, answer.stamp())
-    return replace(one, lease=lease, token=token, facts={**one.facts, "diskGib": aws_launch.disk_gib(spec, image)})
+    known.asked[one.id] = parameters
+    image = image_for(account, spec, known.images)
+    return replace(one, lease=lease, token=token, facts={**one.facts, **image.record(), "diskGib": aws_launch.disk_gib(spec, image)})
 
 
 def group(account: Account, spec: LaunchSpec, lease: str, token: str) -> Resource:
     """A group of the lease's own, with its one rule; the one of that name where its tag says that it is this lease's."""
-    name, rule = f"gpulease-{lease}", aws_launch.ingress(spec.ingress_cidr)
+    name = f"gpulease-{lease}"
     try:
-        place = {"VpcId": _vpc_of(account, spec.subnet)} if spec.subnet else {}
+        rules = aws_network.rules(account, spec)
+        place = {"VpcId": aws_network.place(account, spec).vpc} if spec.subnet else {}
+    except NotCreated:
+        raise
     except ProviderError as e:
         raise _nothing_asked(e) from e
     tags = aws_launch.tags(lease, spec.deadline, **{TOKEN: token})
@@ -67,29 +81,64 @@ def group(account: Account, spec: LaunchSpec, lease: str, token: str) -> Resourc
         made = _adopt(account, name, lease, token, e)
     # From here on the group exists: whatever fails now is not a refusal to create.
     try:
-        account.change("AuthorizeSecurityGroupIngress", GroupId=made.id, IpPermissions=[rule])
+        if rules:
+            account.change("AuthorizeSecurityGroupIngress", GroupId=made.id, IpPermissions=rules)
     except ProviderError as e:
         if e.provider_code != "InvalidPermission.Duplicate":
             raise
     return made
 
 
-def read_back(account: Account, machine: Resource, spec: LaunchSpec) -> list[str]:
+def read_back(account: Account, machine: Resource, spec: LaunchSpec, known: Known) -> list[str]:
     """What AWS describes of a machine that was launched, against what was asked for."""
-    found = account.ask("DescribeInstances", InstanceIds=[machine.id])
+    shown = _shown(account, machine.id, spec)
+    if (asked := known.asked.get(machine.id)) is None:
+        # Another process launched it: the same parameters are worked out again.
+        lease = machine.lease or tag(shown.instance, LEASE)
+        group = spec.group or (
+            str(shown.group["GroupId"]) if shown.group and tag(shown.group, LEASE) == lease else "a group of the lease's own"
+        )
+        asked = _parameters(account, spec, lease, machine.token or str(shown.instance.get("ClientToken")), group, known)
+    rules = None if spec.group else aws_network.rules(account, spec)
+    wrong = aws_read_back.differences(asked, shown, zone=spec.offer.zone, rules=rules)
+    return wrong + _theirs(account, spec, shown)
+
+
+def _parameters(account: Account, spec: LaunchSpec, lease: str, token: str, group: str, known: Known) -> dict[str, Any]:
+    image = image_for(account, spec, known.images)
+    subnet = aws_network.place(account, spec).subnet
+    return aws_launch.run_parameters(spec, lease, token, image, subnet=subnet, group=group)
+
+
+def _shown(account: Account, id: str, spec: LaunchSpec) -> aws_read_back.Shown:
+    found = account.ask("DescribeInstances", InstanceIds=[id])
     instances = KINDS["instance"].items(found.data)
     if len(instances) != 1:
-        raise ProviderError(f"DescribeInstances shows {len(instances)} instances under {machine.id}; expected 1")
+        raise ProviderError(f"DescribeInstances shows {len(instances)} instances under {id}; expected 1")
     instance = instances[0]
-    attached = {"Name": "attachment.instance-id", "Values": [machine.id]}
-    volumes = [v for page in account.pages("DescribeVolumes", 200, Filters=[attached]) for v in page.data.get("Volumes", [])]
+
+    def attached(kind: str) -> list[Any]:
+        here = {"Name": "attachment.instance-id", "Values": [id]}
+        how = KINDS[kind]
+        return [one for page in account.pages(how.list_call, 200, Filters=[here]) for one in how.items(page.data)]
+
     groups = [g["GroupId"] for i in instance.get("NetworkInterfaces", []) for g in i.get("Groups", [])]
-    group = None
-    if groups:
-        group = account.ask("DescribeSecurityGroups", GroupIds=[spec.group or groups[0]]).data["SecurityGroups"][0]
-    attributes = {name: _attribute(account, machine.id, name) for name in ("instanceInitiatedShutdownBehavior", "disableApiTermination")}
-    lease = machine.lease or str(next((t["Value"] for t in instance.get("Tags", []) if t["Key"] == LEASE), ""))
-    return aws_launch.differences(spec, lease, instance, volumes, group, attributes)
+    group = account.ask("DescribeSecurityGroups", GroupIds=[spec.group or groups[0]]).data["SecurityGroups"][0] if groups else None
+    request = None
+    if wanted := instance.get("SpotInstanceRequestId"):
+        requests = account.ask("DescribeSpotInstanceRequests", SpotInstanceRequestIds=[wanted]).data
+        request = next(iter(requests.get("SpotInstanceRequests", [])), None)
+    attributes = {name: _attribute(account, id, name) for name in READ_BACK}
+    return aws_read_back.Shown(instance, attached("volume"), attached("network-interface"), attributes, group, request)
+
+
+def _theirs(account: Account, spec: LaunchSpec, shown: aws_read_back.Shown) -> list[str]:
+    """A group of the user's may have been changed since it was looked at."""
+    if spec.group is None or shown.group is None:
+        return []
+    allowed = aws_network.endpoint_groups(account, spec) if spec.reach == "endpoint" else []
+    why = aws_network.unfit(shown.group, spec, allowed)
+    return [f"the security group {spec.group} {why}"] if why else []
 
 
 def _adopt(account: Account, name: str, lease: str, token: str, refused: ProviderError) -> Resource:
@@ -101,25 +150,6 @@ def _adopt(account: Account, name: str, lease: str, token: str, refused: Provide
         if one.lease == lease:
             return replace(one, token=token, facts={**one.facts, "adopted": True})
     raise refused
-
-
-def _subnet(account: Account, zone: str | None) -> str:
-    """The default subnet of the zone: an interface with a public address has to name one."""
-    wanted = [{"Name": "default-for-az", "Values": ["true"]}]
-    if zone is not None:
-        wanted.append({"Name": "availability-zone", "Values": [zone]})
-    subnets = [s for page in account.pages("DescribeSubnets", 200, Filters=wanted) for s in page.data.get("Subnets", [])]
-    if not subnets:
-        raise NotHere(
-            f"there is no default subnet in {zone or account.region}",
-            next="name one in the profile, or make one: aws ec2 create-default-subnet --availability-zone ZONE",
-        )
-    return str(min(subnets, key=lambda subnet: str(subnet["AvailabilityZone"]))["SubnetId"])
-
-
-def _vpc_of(account: Account, subnet: str) -> str:
-    answer = account.ask("DescribeSubnets", SubnetIds=[subnet])
-    return str(answer.data["Subnets"][0]["VpcId"])
 
 
 def _attribute(account: Account, id: str, name: str) -> Any:

@@ -21,21 +21,23 @@ from provisioner.providers.aws_errors import NotAsked
 from provisioner.providers.aws_launch import Image
 from provisioner.providers.aws_types import row_of
 
-PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
-NAME = "Deep Learning Base OSS Nvidia Driver GPU AMI (Ubuntu 24.04) *"
+PARAMETERS = {
+    "x86_64": "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id",
+    "arm64": "/aws/service/deeplearning/ami/arm64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id",
+}
+NAMES = {
+    "x86_64": "Deep Learning Base OSS Nvidia Driver GPU AMI (Ubuntu 24.04) *",
+    "arm64": "Deep Learning ARM64 Base OSS Nvidia Driver GPU AMI (Ubuntu 24.04) *",
+}
 OWNER = "898082745236"
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "arm64"}
 
 
 def image_for(account: Account, spec: LaunchSpec, known: dict[str, Image]) -> Image:
-    """The image to launch. `known` keeps what was resolved, under the name it was resolved from."""
-    name = spec.image or ""
-    if name not in known:
-        described = _describe(account, spec.image) if spec.image else _default(account)
-        known[name] = _image(described)
-    image = known[name]
+    """The image to launch. `known` keeps what was resolved, under its id or its architecture."""
     row = row_of(spec.offer.type)
     wanted = ARCHITECTURES.get(str(row["arch"])) if row is not None else None
+    image = image_named(account, spec.image, wanted or "x86_64", known)
     if wanted and image.architecture and image.architecture != wanted:
         raise NotAsked(
             f"image {image.id} is for {image.architecture} machines and {spec.offer.type} is {wanted}",
@@ -44,13 +46,21 @@ def image_for(account: Account, spec: LaunchSpec, known: dict[str, Image]) -> Im
     return image
 
 
-def _default(account: Account) -> Mapping[str, Any]:
+def image_named(account: Account, name: str | None, architecture: str, known: dict[str, Image]) -> Image:
+    """The image of that id, or AWS's own for an architecture: looked up once, and the same from then on."""
+    key = name or architecture
+    if key not in known:
+        known[key] = _image(_describe(account, name) if name else _default(account, architecture))
+    return known[key]
+
+
+def _default(account: Account, architecture: str) -> Mapping[str, Any]:
     try:
-        answer = account.ask("GetParameter", service="ssm", Name=PARAMETER)
+        answer = account.ask("GetParameter", service="ssm", Name=PARAMETERS[architecture])
         described = _describe(account, str(answer.data["Parameter"]["Value"]))
     except ProviderError as e:
         # Not every role may read SSM, and not every region has the parameter: the same image has a name too.
-        described = _by_name(account, e)
+        described = _by_name(account, architecture, e)
     # The rehearsal's image belongs to the rehearsal's account.
     if account.endpoint is None and described.get("OwnerId") != OWNER and described.get("ImageOwnerAlias") != "amazon":
         raise NotAsked(
@@ -60,8 +70,8 @@ def _default(account: Account) -> Mapping[str, Any]:
     return described
 
 
-def _by_name(account: Account, missing: ProviderError) -> Mapping[str, Any]:
-    filters = [{"Name": "name", "Values": [NAME]}, {"Name": "state", "Values": ["available"]}]
+def _by_name(account: Account, architecture: str, missing: ProviderError) -> Mapping[str, Any]:
+    filters = [{"Name": "name", "Values": [NAMES[architecture]]}, {"Name": "state", "Values": ["available"]}]
     images = account.ask("DescribeImages", Owners=[OWNER], Filters=filters).data.get("Images", [])
     if not images:
         raise NotAsked(
@@ -98,4 +108,6 @@ def _image(described: Mapping[str, Any]) -> Image:
         root_gib=sizes[0],
         name=str(described.get("Name", "")),
         architecture=str(described.get("Architecture", "")),
+        created=str(described.get("CreationDate", "")),
+        owner=str(described.get("ImageOwnerAlias") or described.get("OwnerId") or ""),
     )

@@ -1,11 +1,12 @@
-"""What one machine is asked to be, and whether AWS made it so. Pure: parameters in, dictionaries and texts out.
+"""What one machine is asked to be. Pure: a specification in, the parameters of calls out.
 
 Everything that keeps a machine from outliving its lease is in the launch call itself, because a second call may
 never be sent: terminate on shutdown, a disk and an interface that die with the machine, tags at birth on all three.
 There is no key pair (the key is in user-data), no instance profile (nothing on the machine can call AWS), IMDSv2
 with one hop, and an encrypted disk.
 
-`differences` reads the same list back from what AWS describes: asked for is not the same as made.
+A spot machine is asked for once, with a ceiling, and an interruption ends it. What was asked for is compared with what
+AWS describes in aws_read_back: it is not the same as made.
 Limits and names: RunInstances in the EC2 API reference. This file must not call anything.
 """
 
@@ -13,16 +14,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from provisioner.model import LaunchSpec
+from provisioner.model import Json, LaunchSpec
 from provisioner.providers.aws_errors import NotAsked
 
 LEASE, DEADLINE, MANAGED, TOKEN = "gpulease:lease", "gpulease:deadline", "gpulease:managed", "gpulease:token"
 USER_DATA_LIMIT = 16 * 1024
 TOKEN_LIMIT = 64
+REACHES = ("address", "endpoint", "ssm")
 
 
 @dataclass(frozen=True)
@@ -32,25 +34,29 @@ class Image:
     root_gib: int
     name: str = ""
     architecture: str = ""
+    created: str = ""  # as AWS writes it
+    owner: str = ""
+
+    def record(self) -> dict[str, Json]:
+        """What the journal keeps of it, beside its id."""
+        return {"imageName": self.name, "imageCreated": self.created, "imageOwner": self.owner}
 
 
 def check(spec: LaunchSpec, regions: Sequence[str]) -> None:
     """Refuse, before anything is asked for, what must never be asked for."""
     if spec.offer.region not in regions:
         raise NotAsked(f"the offer is for {spec.offer.region}, and this is {', '.join(regions)}")
-    if spec.offer.spot:
-        raise NotAsked(
-            "this provider rents on-demand machines only; the offer is for spot", next="set needs.purchase to [on-demand] in the profile"
-        )
-    if spec.reach != "address":
-        raise NotAsked(f"launch.reach is {spec.reach}, and only address is there yet", next="leave launch.reach out of the profile")
+    if spec.offer.spot and spec.offer.price.micro_usd_per_hour < 1:
+        raise NotAsked(f"a spot request at {spec.offer.price.micro_usd_per_hour} micro-dollars an hour", next="a ceiling is above zero")
+    if spec.reach not in REACHES:
+        raise NotAsked(f"SSH cannot reach a machine by {spec.reach!r}", next=f"one of {', '.join(REACHES)}")
     if len(spec.user_data) > USER_DATA_LIMIT:
         raise NotAsked(f"the user-data is {len(spec.user_data)} bytes; EC2 takes {USER_DATA_LIMIT}")
     if not 1 <= spec.disk_gib <= 16_384:
         raise NotAsked(f"a disk of {spec.disk_gib} GiB; gp3 takes 1 to 16384")
     if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", spec.deadline):
         raise NotAsked(f"the deadline {spec.deadline!r} is not an RFC 3339 time with a Z")
-    if spec.group is None:
+    if spec.reach == "address" and (spec.group is None or spec.ingress_cidr is not None):
         ingress(spec.ingress_cidr)
 
 
@@ -90,6 +96,7 @@ def tags(lease: str, deadline: str, **more: str) -> list[dict[str, str]]:
 def run_parameters(spec: LaunchSpec, lease: str, token: str, image: Image, *, subnet: str, group: str) -> dict[str, Any]:
     """RunInstances for exactly one machine."""
     owned = tags(lease, spec.deadline)
+    born = ["instance", "volume", "network-interface"] + (["spot-instances-request"] if spec.offer.spot else [])
     parameters: dict[str, Any] = {
         "ClientToken": check_token(token),
         "MinCount": 1,
@@ -109,13 +116,22 @@ def run_parameters(spec: LaunchSpec, lease: str, token: str, image: Image, *, su
             {
                 "DeviceIndex": 0,
                 "SubnetId": subnet,
-                "AssociatePublicIpAddress": True,
+                "AssociatePublicIpAddress": spec.reach == "address",
                 "DeleteOnTermination": True,
                 "Groups": [group],
             }
         ],
-        "TagSpecifications": [{"ResourceType": kind, "Tags": owned} for kind in ("instance", "volume", "network-interface")],
+        "TagSpecifications": [{"ResourceType": kind, "Tags": owned} for kind in born],
     }
+    if spec.offer.spot:
+        parameters["InstanceMarketOptions"] = {
+            "MarketType": "spot",
+            "SpotOptions": {
+                "SpotInstanceType": "one-time",  # a persistent request launches again after every end
+                "InstanceInterruptionBehavior": "terminate",
+                "MaxPrice": dollars(spec.offer.price.micro_usd_per_hour),
+            },
+        }
     if spec.user_data:
         parameters["UserData"] = spec.user_data
     if spec.offer.type.startswith("t3"):
@@ -124,74 +140,17 @@ def run_parameters(spec: LaunchSpec, lease: str, token: str, image: Image, *, su
     return parameters
 
 
+def dollars(micro: int) -> str:
+    """Micro-dollars as the exact decimal text that a spot request takes."""
+    return f"{micro // 1_000_000}.{micro % 1_000_000:06d}"
+
+
 def disk_gib(spec: LaunchSpec, image: Image) -> int:
-    """EC2 refuses a root disk smaller than the image's snapshot."""
-    return max(spec.disk_gib, image.root_gib)
-
-
-def differences(
-    spec: LaunchSpec,
-    lease: str,
-    instance: Mapping[str, Any],
-    volumes: Sequence[Mapping[str, Any]],
-    group: Mapping[str, Any] | None,
-    attributes: Mapping[str, Any],
-) -> list[str]:
-    """What AWS describes against what was asked for; empty when they agree. Absent counts as different."""
-    found: list[str] = []
-
-    def expect(what: str, seen: object, wanted: object) -> None:
-        if seen != wanted:
-            found.append(f"{what} is {seen!r}, asked for {wanted!r}")
-
-    expect("type", instance.get("InstanceType"), spec.offer.type)
-    expect("on shutdown", attributes.get("instanceInitiatedShutdownBehavior"), "terminate")
-    expect("termination protection", attributes.get("disableApiTermination"), False)
-    metadata = instance.get("MetadataOptions", {})
-    expect("instance metadata tokens", metadata.get("HttpTokens"), "required")
-    expect("instance metadata hop limit", metadata.get("HttpPutResponseHopLimit"), 1)
-    expect("instance profile", instance.get("IamInstanceProfile"), None)
-    expect("key pair", instance.get("KeyName"), None)
-    expect("lease tag of the instance", _tag(instance, LEASE), lease)
-    expect("deadline tag of the instance", _tag(instance, DEADLINE), spec.deadline)
-    mappings = instance.get("BlockDeviceMappings", [])
-    if not mappings:
-        found.append("no disk is shown yet")
-    for mapping in mappings:
-        expect(f"disk {mapping.get('DeviceName')} dies with the instance", mapping.get("Ebs", {}).get("DeleteOnTermination"), True)
-    expect(
-        "disks attached",
-        sorted(str(volume.get("VolumeId")) for volume in volumes),
-        sorted(str(mapping.get("Ebs", {}).get("VolumeId")) for mapping in mappings),
-    )
-    for volume in volumes:
-        expect(f"encryption of {volume.get('VolumeId')}", volume.get("Encrypted"), True)
-        expect(f"lease tag of {volume.get('VolumeId')}", _tag(volume, LEASE), lease)
-    interfaces = instance.get("NetworkInterfaces", [])
-    if not interfaces:
-        found.append("no network interface is shown yet")
-    for interface in interfaces:
-        name = interface.get("NetworkInterfaceId")
-        expect(f"interface {name} dies with the instance", interface.get("Attachment", {}).get("DeleteOnTermination"), True)
-        if group is not None:
-            expect(f"groups of interface {name}", [g.get("GroupId") for g in interface.get("Groups", [])], [group.get("GroupId")])
-    if group is not None and spec.group is None:
-        expect("ingress", _rules(group), _rules({"IpPermissions": [ingress(spec.ingress_cidr)]}))
-    return found
-
-
-def _tag(described: Mapping[str, Any], key: str) -> str | None:
-    return next((str(tag.get("Value")) for tag in described.get("Tags", []) if tag.get("Key") == key), None)
-
-
-def _rules(group: Mapping[str, Any]) -> list[str]:
-    """Ingress as one comparable text per peer; a peer of any other kind than an IPv4 range shows too."""
-    rules: list[str] = []
-    for rule in group.get("IpPermissions", []):
-        ports = f"{rule.get('IpProtocol')} {rule.get('FromPort')}-{rule.get('ToPort')}"
-        peers = [peer.get("CidrIp") for peer in rule.get("IpRanges", [])]
-        peers += [peer.get("CidrIpv6") for peer in rule.get("Ipv6Ranges", [])]
-        peers += [peer.get("PrefixListId") for peer in rule.get("PrefixListIds", [])]
-        peers += [peer.get("GroupId") for peer in rule.get("UserIdGroupPairs", [])]
-        rules += [f"{ports} from {peer}" for peer in peers or ["nobody"]]
-    return sorted(rules)
+    """The root disk that was quoted. EC2 refuses one smaller than the image's snapshot, and a larger one was not priced."""
+    if spec.disk_gib < image.root_gib:
+        raise NotAsked(
+            f"image {image.id} alone takes {image.root_gib} GiB, and a disk of {spec.disk_gib} GiB was quoted",
+            why="the image could not be looked up when the price was quoted",
+            next="gpulease plan PROFILE shows whether it can be now",
+        )
+    return spec.disk_gib

@@ -41,6 +41,7 @@ class Wire:
     moto: tuple[str, int]
     requests: list[Request] = field(default_factory=list)
     faults: dict[str, list[str]] = field(default_factory=dict)
+    answers: dict[str, str] = field(default_factory=dict)  # action -> the XML that EC2 answers with and moto cannot
     port: int = 0
 
     @property
@@ -101,6 +102,7 @@ def wire(recorder: Wire, monkeypatch: pytest.MonkeyPatch) -> Wire:
     _send(recorder.moto, b"", "/moto-api/reset")
     recorder.requests.clear()
     recorder.faults.clear()
+    recorder.answers.clear()
     return recorder
 
 
@@ -170,6 +172,8 @@ def _handler(wire: Wire) -> type[BaseHTTPRequestHandler]:
                 self._drop()
             elif fault == "html":
                 self._answer(500, b"<!doctype html><title>500</title>", "text/html")
+            elif action in wire.answers:
+                self._answer(200, wire.answers[action].encode(), "text/xml")
             elif fault and fault != "lose":
                 status, code = fault.split(" ", 1)
                 self._answer(int(status), error_xml(code), "text/xml")

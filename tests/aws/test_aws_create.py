@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 from conftest import Wire, forget_clients
 
+from cost import Price
 from provisioner.errors import NoCapacity, NotCreated, NotPermitted, ProviderError, RefusedError
 from provisioner.model import LaunchSpec, Phase, Resource
 from provisioner.providers.aws import AwsProvider
 from provisioner.providers.aws_client import Account, _client
-from provisioner.providers.aws_images import PARAMETER, image_for
+from provisioner.providers.aws_images import PARAMETERS, image_for
 
 LEASE = "r-20261121t140000z-abcdefgh"
 TOKEN = "t" * 64
@@ -92,7 +93,7 @@ def test_what_cannot_be_asked_is_a_refusal_and_made_nothing(provider: AwsProvide
     for bad, words in [
         (replace(spec, user_data=b"x" * 16385), "16385 bytes; EC2 takes 16384"),
         (replace(spec, offer=replace(spec.offer, region="eu-west-1")), "eu-west-1"),
-        (replace(spec, offer=replace(spec.offer, spot=True)), "on-demand"),
+        (replace(spec, reach="telepathy"), "telepathy"),
         (replace(spec, disk_gib=0), "0 GiB"),
         (replace(spec, deadline="tomorrow"), "RFC 3339"),
     ]:
@@ -112,16 +113,23 @@ def test_user_data_of_exactly_the_limit_is_taken(provider: AwsProvider, spec: La
 
 def test_a_group_the_user_has_is_used_and_never_made_or_changed(provider: AwsProvider, spec: LaunchSpec, wire: Wire) -> None:
     theirs = provider.account.create("CreateSecurityGroup", GroupName="mine", Description="x").data["GroupId"]
-    own = replace(spec, group=theirs, ingress_cidr=None)
+    provider.account.change(
+        "AuthorizeSecurityGroupIngress", GroupId=theirs, IpProtocol="tcp", FromPort=22, ToPort=22, CidrIp="203.0.113.0/24"
+    )
+    wire.requests.clear()
+    own = replace(spec, group=theirs)
     assert provider.steps(own) == ("instance",)
     provider.create("instance", own, lease=LEASE, token=TOKEN, made={})
     assert wire.sent("RunInstances")[0].params["NetworkInterface.1.SecurityGroupId.1"] == theirs
     assert not wire.sent("AuthorizeSecurityGroupIngress")
 
 
-def test_a_disk_smaller_than_the_image_is_made_as_large_as_the_image(provider: AwsProvider, spec: LaunchSpec, wire: Wire) -> None:
-    assert machine(provider, replace(spec, disk_gib=1)).facts["diskGib"] == 15
-    assert wire.sent("RunInstances")[0].params["BlockDeviceMapping.1.Ebs.VolumeSize"] == "15"
+def test_a_disk_is_never_larger_than_what_was_quoted(provider: AwsProvider, spec: LaunchSpec, wire: Wire) -> None:
+    made = group(provider, spec)
+    with pytest.raises(NotCreated, match="alone takes 15 GiB, and a disk of 14 GiB was quoted"):
+        provider.create("instance", replace(spec, disk_gib=14), lease=LEASE, token=TOKEN, made={"security-group": made})
+    assert not wire.sent("RunInstances")
+    assert provider.image_gib(None, "us-east-1") == 15
 
 
 def test_burstable_machines_cannot_bill_more_than_their_price(provider: AwsProvider, spec: LaunchSpec, wire: Wire) -> None:
@@ -142,10 +150,10 @@ def publish(image: str) -> None:
 
     backend = ssm_backends["123456789012"]["us-east-1"]
     parameter = Parameter(
-        account_id="123456789012", name=PARAMETER, value=image, parameter_type="String", description="", allowed_pattern=None,
+        account_id="123456789012", name=PARAMETERS["x86_64"], value=image, parameter_type="String", description="", allowed_pattern=None,
         keyid=None, last_modified_date=0, version=1, data_type="text",
     )  # fmt: skip
-    backend._parameters[PARAMETER].append(parameter)
+    backend._parameters[PARAMETERS["x86_64"]].append(parameter)
 
 
 def test_the_published_parameter_names_the_image_and_its_owner_is_checked(
@@ -155,7 +163,7 @@ def test_the_published_parameter_names_the_image_and_its_owner_is_checked(
 
     account = Account("us-east-1", endpoint=wire.url)
     publish(image)
-    assert account.ask("GetParameter", service="ssm", Name=PARAMETER).data["Parameter"]["Value"] == image
+    assert account.ask("GetParameter", service="ssm", Name=PARAMETERS["x86_64"]).data["Parameter"]["Value"] == image
     assert image_for(account, spec, {}).id == image
     monkeypatch.setattr(
         "provisioner.providers.aws_client._client", lambda service, region, *_: _client(service, region, None, wire.url, False)
@@ -277,38 +285,61 @@ def test_a_subnet_the_user_names_gets_its_group_in_the_same_network(provider: Aw
     assert wire.sent("RunInstances")[0].params["NetworkInterface.1.SubnetId"] == subnet
 
 
+def seen(lines: list[str]) -> list[str]:
+    """Without the tags of the interface, which moto forgets."""
+    return [line for line in lines if not line.startswith("tag ") or " of eni-" not in line]
+
+
 def test_a_launch_read_back_agrees_or_says_where_it_does_not(provider: AwsProvider, spec: LaunchSpec) -> None:
     from moto.ec2.models import ec2_backends
 
     made = machine(provider, spec)
-    assert provider.verify_launch(made, spec) == []
+    assert seen(provider.verify_launch(made, spec)) == []
     gid = provider.account.ask("DescribeSecurityGroups").data["SecurityGroups"]
     ours = next(g["GroupId"] for g in gid if g["GroupName"] == f"gpulease-{LEASE}")
     provider.account.change("AuthorizeSecurityGroupIngress", GroupId=ours, IpProtocol="tcp", FromPort=8000, ToPort=8000, CidrIp="0.0.0.0/0")
     ec2_backends["123456789012"]["us-east-1"].get_instance(made.id).instance_initiated_shutdown_behavior = "stop"
-    found = provider.verify_launch(made, replace(spec, deadline="2026-11-21T16:00:00Z"))
+    provider.account.create("CreateTags", Resources=[made.id], Tags=[{"Key": "gpulease:deadline", "Value": "2026-11-21T16:00:00Z"}])
+    found = seen(provider.verify_launch(made, spec))
     assert any("on shutdown is 'stop', asked for 'terminate'" in line for line in found)
     assert any("tcp 8000-8000 from 0.0.0.0/0" in line for line in found)
-    assert any("deadline tag" in line for line in found)
+    assert any("tag gpulease:deadline of the instance" in line for line in found)
     assert len(found) == 3
 
 
-def test_a_machine_that_aws_made_otherwise_is_told_apart_field_by_field(spec: LaunchSpec) -> None:
-    from provisioner.providers.aws_launch import differences
+def test_another_process_reads_a_launch_back_too(provider: AwsProvider, spec: LaunchSpec, wire: Wire) -> None:
+    made = machine(provider, spec)
+    later = AwsProvider("us-east-1", endpoint=wire.url)
+    assert seen(later.verify_launch(made, spec)) == []
+    assert seen(later.verify_launch(made, replace(spec, user_data=b"another")))[0].startswith("user-data is 'sha256:")
 
-    bad = {
-        "InstanceType": "g6.2xlarge",
-        "KeyName": "somebodys",
-        "IamInstanceProfile": {"Arn": "x"},
-        "MetadataOptions": {"HttpTokens": "optional", "HttpPutResponseHopLimit": 2},
-        "BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": {"VolumeId": "vol-1", "DeleteOnTermination": False}}],
-        "NetworkInterfaces": [
-            {"NetworkInterfaceId": "eni-1", "Attachment": {"DeleteOnTermination": False}, "Groups": [{"GroupId": "sg-2"}]}
-        ],
+
+def test_a_spot_machine_is_asked_for_once_at_its_ceiling(provider: AwsProvider, spec: LaunchSpec, wire: Wire) -> None:
+    spot = replace(spec, offer=replace(spec.offer, spot=True, price=Price(310_005, "test", "2026-07-20")))
+    machine(provider, spot)
+    p = wire.sent("RunInstances")[0].params
+    assert {k.removeprefix("InstanceMarketOptions."): v for k, v in p.items() if k.startswith("InstanceMarketOptions")} == {
+        "MarketType": "spot",
+        "SpotOptions.MaxPrice": "0.310005",
+        "SpotOptions.SpotInstanceType": "one-time",
+        "SpotOptions.InstanceInterruptionBehavior": "terminate",
     }
-    found = differences(spec, LEASE, bad, [{"VolumeId": "vol-1", "Encrypted": False}], {"GroupId": "sg-1", "IpPermissions": []}, {})
-    assert len(found) == 15
-    assert differences(spec, LEASE, {}, [], None, {})[-2:] == ["no disk is shown yet", "no network interface is shown yet"]
+    assert tags_sent(p, "TagSpecification.4") == tags_sent(p, "TagSpecification.1")
+    assert p["TagSpecification.4.ResourceType"] == "spot-instances-request"
+
+
+def test_what_is_recorded_of_the_image_is_its_id_name_date_and_owner(provider: AwsProvider, spec: LaunchSpec, image: str) -> None:
+    made = machine(provider, spec)
+    assert made.facts["imageId"] == image and str(made.facts["imageName"]).startswith("Deep Learning Base OSS")
+    assert str(made.facts["imageCreated"]).startswith("20") and made.facts["imageOwner"]
+
+
+def test_an_arm_machine_boots_the_arm_image(provider: AwsProvider, spec: LaunchSpec, wire: Wire, image: str) -> None:
+    with pytest.raises(RefusedError, match=r"no Deep Learning Base image"):
+        machine(provider, replace(spec, offer=replace(spec.offer, type="g5g.xlarge")))
+    assert wire.sent("GetParameter")[0].params == {} or "arm64" in str(wire.sent("GetParameter")[0])
+    named = wire.sent("DescribeImages")[0].params
+    assert named["Filter.1.Value.1"] == "Deep Learning ARM64 Base OSS Nvidia Driver GPU AMI (Ubuntu 24.04) *"
 
 
 def test_a_zone_without_a_default_subnet_is_no_reason_to_ask_nowhere_else(provider: AwsProvider, spec: LaunchSpec, wire: Wire) -> None:
