@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cost
-from provisioner.errors import RefusedError
+from provisioner.errors import ProviderError, RefusedError
 from provisioner.model import Offer, Provider
 from provisioner.profile import Profile
 
@@ -22,12 +22,12 @@ REHEARSAL_S = 60
 
 
 IMAGE_GIB = 50
-"""What the GPU image itself occupies; the deep-learning images are reported at 45 to 50 GiB."""
+"""What the GPU image itself occupies where it cannot be asked; the deep-learning images are reported at 45 to 50 GiB."""
 
 
-def volume_gib(needed_gib: int) -> int:
+def volume_gib(needed_gib: int, image_gib: int = IMAGE_GIB) -> int:
     """The root volume for so many GiB *free*: the image beside it, and a tenth for what a file system keeps for itself."""
-    return -(-(needed_gib + IMAGE_GIB) * 11 // 10)
+    return -(-(needed_gib + image_gib) * 11 // 10)
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,12 @@ class Plan:
     expected_seconds: int
     simulated: bool
     left_out: tuple[str, ...] = ()  # offers that fit the profile and are not asked for, and why
+    image_gib: int = IMAGE_GIB
 
     @property
     def disk_gib(self) -> int:
         """The size of the root volume to ask for."""
-        return volume_gib(self.profile.requirements.disk_gib)
+        return volume_gib(self.profile.requirements.disk_gib, self.image_gib)
 
     @property
     def offer(self) -> Offer:
@@ -82,7 +83,9 @@ def make(
     simulated = provider.traits.simulated
     need = REHEARSAL_S if simulated else BOOT_AND_LOAD_S.get(provider.name, 12 * 60)
     limit = max_seconds or profile.max_seconds
-    taken, left_out, seconds = _within(budget, offers, profile, limit, need, keep_s)
+    image_gib = _image_gib(profile, provider, offers[0].region)
+    disk_gib = volume_gib(profile.requirements.disk_gib, image_gib)
+    taken, left_out, seconds = _within(budget, offers, disk_gib, profile, limit, need, keep_s)
     expected = min(seconds, need + EVAL_S + keep_s)
     return Plan(
         profile,
@@ -93,11 +96,12 @@ def make(
         expected,
         simulated,
         tuple(left_out),
+        image_gib,
     )
 
 
 def _within(
-    budget: int, offers: Sequence[Offer], profile: Profile, limit: int, need: int, keep_s: int
+    budget: int, offers: Sequence[Offer], disk_gib: int, profile: Profile, limit: int, need: int, keep_s: int
 ) -> tuple[list[tuple[Offer, cost.Quote]], list[str], int]:
     """The offers that the budget covers, why the others are left out, and the time until the deadline.
 
@@ -110,7 +114,7 @@ def _within(
     first: RefusedError | None = None
     for offer in offers:
         try:
-            quote = quote_of(offer, profile.requirements.disk_gib)
+            quote = quote_of(offer, disk_gib)
             if not taken:
                 seconds = cost.Budget(budget).seconds(quote, limit_seconds=limit, need_seconds=need + keep_s)
             elif (most := quote.at_most(seconds)) > budget:
@@ -151,9 +155,24 @@ def needs_text(profile: Profile) -> str:
     return f"it needs {gpu}, types {', '.join(need.types) or 'any'}, regions {', '.join(need.regions) or 'any'}"
 
 
+def _image_gib(profile: Profile, provider: Provider, region: str) -> int:
+    """The size of the image that will boot, so that the disk is asked for as it was quoted."""
+    ask = getattr(provider, "image_gib", None)
+    if ask is None:
+        return IMAGE_GIB
+    try:
+        return int(ask(profile.launch.image, region))
+    except RefusedError:
+        if profile.launch.image is None:
+            return IMAGE_GIB
+        raise  # an image that the profile names and that is not there
+    except ProviderError:
+        return IMAGE_GIB  # a plan can be shown without an account; a launch with a larger image is refused
+
+
 def quote_of(offer: Offer, disk_gib: int) -> cost.Quote:
     """What this machine costs, with its disk and address. UnknownPrice where one of the prices is not known."""
     if offer.provider == "static":
         return cost.own_host(offer.price)
     market = offer.market if offer.spot else None
-    return cost.quote(offer.price, region=offer.region, disk_gib=volume_gib(disk_gib), market=market, beside=offer.beside)
+    return cost.quote(offer.price, region=offer.region, disk_gib=disk_gib, market=market, beside=offer.beside)

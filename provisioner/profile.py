@@ -166,6 +166,10 @@ def _located(eval_: Eval, base: Path | None) -> Eval:
 def _contradictions(written: Written, eval_: Eval) -> Iterator[tuple[KeyPath, str]]:
     """What each key allows by itself, but not together."""
     needs, model = written.needs, written.model
+    if len(needs.regions) > 1:
+        for key in ("image", "security_group", "subnet"):
+            if getattr(written.launch, key):
+                yield ("launch", key), f"an id belongs to one region; expected one under needs.regions, found {len(needs.regions)}"
     if written.launch.fleet:
         yield ("launch", "fleet"), "found true; expected false: launching through an EC2 Fleet is not there yet"
     if not model.id.startswith("/") and model.revision is None:

@@ -279,10 +279,14 @@ def test_once_the_group_exists_no_failure_is_called_a_refusal(provider: AwsProvi
 
 def test_a_subnet_the_user_names_gets_its_group_in_the_same_network(provider: AwsProvider, spec: LaunchSpec, wire: Wire) -> None:
     vpc = provider.account.create("CreateVpc", CidrBlock="10.0.0.0/16").data["Vpc"]["VpcId"]
-    subnet = provider.account.create("CreateSubnet", VpcId=vpc, CidrBlock="10.0.1.0/24").data["Subnet"]["SubnetId"]
+    subnet = provider.account.create("CreateSubnet", VpcId=vpc, CidrBlock="10.0.1.0/24", AvailabilityZone="us-east-1b").data["Subnet"][
+        "SubnetId"
+    ]
     machine(provider, replace(spec, subnet=subnet))
     assert wire.sent("CreateSecurityGroup")[0].params["VpcId"] == vpc
     assert wire.sent("RunInstances")[0].params["NetworkInterface.1.SubnetId"] == subnet
+    with pytest.raises(NoCapacity, match=f"the subnet {subnet} is in us-east-1b, and this offer is for us-east-1a"):
+        group(provider, replace(spec, subnet=subnet, offer=replace(spec.offer, zone="us-east-1a")))
 
 
 def seen(lines: list[str]) -> list[str]:

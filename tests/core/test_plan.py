@@ -9,7 +9,7 @@ import pytest
 
 from cost import Price
 from provisioner import plan, profile
-from provisioner.errors import RefusedError
+from provisioner.errors import ProviderError, RefusedError
 from provisioner.model import Offer, Requirements
 from provisioner.providers.sim import SimProvider
 from provisioner.render import plan_text
@@ -80,3 +80,37 @@ def test_a_spot_machine_is_expected_at_the_market_and_bounded_by_its_ceiling() -
 def test_a_market_above_the_ceiling_has_no_quote() -> None:
     with pytest.raises(RefusedError, match="ceiling"):
         made(offer("us-east-1a", spot=True, market=900_000))
+
+
+class Sized(Shelf):
+    """A cloud that can say how large its image is, or cannot."""
+
+    image: int | Exception = 45
+
+    def image_gib(self, image: str | None, region: str) -> int:
+        if isinstance(self.image, Exception):
+            raise self.image
+        return self.image
+
+
+def test_the_disk_that_is_quoted_is_the_disk_that_is_asked_for() -> None:
+    cloud = Sized(offer("us-east-1a"))
+    smoke = profile.load("smoke")
+    need = smoke.requirements.disk_gib
+    for image, disk in (
+        (45, plan.volume_gib(need, 45)),
+        (200, plan.volume_gib(need, 200)),
+        (ProviderError("no login"), plan.volume_gib(need)),
+    ):
+        cloud.image = image
+        found = plan.make(smoke, cloud)
+        assert found.disk_gib == disk and found.quote == plan.quote_of(found.offer, disk)
+
+
+def test_an_image_that_the_profile_names_and_that_is_not_there_is_refused_before_anything_is_rented() -> None:
+    cloud = Sized(offer("us-east-1a"))
+    cloud.image = RefusedError("image ami-01234567 is not shown in us-east-1")
+    smoke = profile.load("smoke")
+    assert plan.make(smoke, cloud).image_gib == plan.IMAGE_GIB
+    with pytest.raises(RefusedError, match="is not shown"):
+        plan.make(replace(smoke, launch=smoke.launch.model_copy(update={"image": "ami-01234567"})), cloud)

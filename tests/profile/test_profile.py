@@ -100,7 +100,8 @@ def test_a_profile_becomes_exact_numbers(folder: Path) -> None:
 
 def test_what_the_account_has_of_its_own_is_named_under_launch(folder: Path) -> None:
     own = "launch: {image: ami-0123456789abcdef0, security_group: sg-01234567, subnet: subnet-0123456789abcdef0, reach: endpoint}\n"
-    found = profile.load(written(folder, GOOD + own)).launch
+    one_region = swap("regions: [us-east-1, eu-west-1]", "regions: [us-east-1]")
+    found = profile.load(written(folder, one_region + own)).launch
     assert (found.image, found.security_group, found.subnet) == ("ami-0123456789abcdef0", "sg-01234567", "subnet-0123456789abcdef0")
     assert (found.reach, found.fleet) == ("endpoint", False)
     left_out = profile.load(written(folder, GOOD)).launch
@@ -115,6 +116,7 @@ def test_what_the_account_has_of_its_own_is_named_under_launch(folder: Path) -> 
         ("security_group: default", ["launch.security_group", "the id of a security group, like sg-0123456789abcdef0"]),
         ("subnet: subnet-xyz", ["launch.subnet", "the id of a subnet"]),
         ("reach: endpont", ["launch.reach", "a way in (address, endpoint, ssm)", "nearest: endpoint"]),
+        ("image: ami-01234567", ["launch.image", "an id belongs to one region", "found 2"]),
         ("fleet: true", ["launch.fleet", "found true; expected false", "not there yet"]),
         ("ami: ami-01234567", ["launch.ami", "unknown key", "image, security_group, subnet, reach, fleet"]),
     ],
