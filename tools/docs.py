@@ -139,6 +139,7 @@ def numbers() -> str:
 
 WITHOUT = {
     "ec2:DescribeInstanceTypes": "else the types of the catalog",
+    "ec2:DescribeInstanceConnectEndpoints": "only with launch.reach: endpoint",
     "ec2:DescribeInstanceTypeOfferings": "else offers name no zone",
     "ec2:DescribeSpotPriceHistory": "only for spot; else the market is unknown",
     "pricing:GetProducts": "else the dated prices of us-east-1",
