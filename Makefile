@@ -16,7 +16,7 @@ INSTALL = $(BIN)/python -m pip install -q --disable-pip-version-check --no-input
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help try install dev test slow real-input lint format lock clean
+.PHONY: help try install dev test slow real-input real-os lint format lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -33,12 +33,17 @@ test: $(VENV)/.developer
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 # Two at a time, those of tests/real one after the other: they start sshd and a real inference server.
+slow: WORKERS = 2
 slow: $(VENV)/.developer
-	@$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --timeout 1800 $(ARGS)
+	@$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadgroup --timeout 1800 $(ARGS)
 
 # What tests/real runs against; the tests do this too. About a minute the first time, nothing after that.
 real-input: $(VENV)/.developer
 	@tools/real-input.sh
+
+# The system that tests/realos boots; the tests do this too. A minute the first time, nothing after that. Root only.
+real-os:
+	@tools/real-os.sh
 
 lint: $(VENV)/.developer
 	@$(BIN)/ruff check .

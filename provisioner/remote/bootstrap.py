@@ -36,7 +36,7 @@ POWEROFF = """\
 #!/bin/sh
 # Ends this machine. Nothing here may stop the next line from being tried.
 root=${0%/usr/local/lib/gpulease/*}
-said="gpulease: power off: ${1:-asked} at $(date -u +%Y-%m-%dT%H:%M:%SZ)"
+said="gpulease: power off: ${1:-asked} at $(date -u +%Y-%m-%dT%H:%M:%SZ)${TRIGGER_UNIT:+ by $TRIGGER_UNIT}"
 if [ -n "$root" ]; then
   case $(command -v poweroff) in "$root"/*) ;; *) echo "refused: not the machine in $root" >&2; exit 1 ;; esac
 else
