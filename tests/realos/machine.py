@@ -4,9 +4,9 @@ Its disk is an overlay over the tree of tools/real-os.sh, so that a boot costs s
 Its user data is what a test hands over, byte for byte; what an image would bring along (no locales, a host name that
 resolves) stands in the vendor data, which cloud-init keeps apart.
 
-Everything lives in one process group with mounts and a network of its own: when that is gone, so are they. The
-console is a file; a reboot is what the loop in `_LIFE` makes of the container's exit code for one. The clock is this
-computer's: a container has no wall clock of its own, so a wrong clock is shown by a deadline that lies elsewhere.
+Everything lives in namespaces of its own that end with the tests, however these end. The console is a file; a reboot
+is what the loop in `_LIFE` makes of the container's exit code for one. The clock is this computer's, wall clock and
+uptime: a container has none of its own, so a wrong clock is shown by a deadline that lies elsewhere.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from provisioner.remote.ssh import SshHost, wait_for_ssh
 
 LEASE = "r-20261121t140210z-0123abcd"
 USER = "debian"
-PROGRAMS = ("systemd-nspawn", "unshare", "nsenter", "ip", "nft", "mount")
+PROGRAMS = ("systemd-nspawn", "unshare", "setpriv", "nsenter", "ip", "nft", "mount")
 CLEAN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 _LIFE = """
@@ -48,6 +48,9 @@ while :; do
   while [ -e "$1/hold" ]; do sleep 0.1; done
 done
 """
+
+# Whatever ends the tests ends the machine too: it must not live on to its deadline on this computer.
+_DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "unshare", "-m", "-n", "-p", "-f", "--kill-child", "--mount-proc")
 
 VENDOR = "#cloud-config\nlocale: false\nmanage_etc_hosts: true\n"
 
@@ -118,7 +121,7 @@ class Machine:
         os.mkfifo(self.folder / "go")
         with (self.folder / "console").open("wb") as console:
             self._life = subprocess.Popen(
-                ["unshare", "-m", "-n", "sh", "-c", _LIFE, "life", str(self.folder), str(self.tree), self.name],
+                [*_DIES_WITH_US, "sh", "-c", _LIFE, "life", str(self.folder), str(self.tree), self.name],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
