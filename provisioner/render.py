@@ -88,10 +88,11 @@ def plan_text(plan: Plan) -> str:
     gpu = f"{offer.gpus} × {offer.gpu}" + (f", {offer.vram_mib} MiB each" if offer.vram_mib else "") if offer.gpus else "no GPU"
     rows = [
         ("profile", f"{profile.name}: {profile.model.id} on {profile.runtime.name}, eval set {profile.eval.set}"),
-        ("machine", f"{offer.type} ({gpu}) at {offer.provider} {offer.region}, {'spot' if offer.spot else 'on demand'}"),
+        ("machine", f"{offer.type} ({gpu}) at {offer.provider} {offer.zone or offer.region}, {'spot' if offer.spot else 'on demand'}"),
         (
             "price",
-            f"{cost.show_per_hour(plan.quote.micro_usd_per_hour)}: "
+            ("" if offer.market is None else f"the spot market asks {cost.show_per_hour(offer.market.micro_usd_per_hour)}; at most ")
+            + f"{cost.show_per_hour(plan.quote.micro_usd_per_hour)}: "
             + ", ".join(f"{i.name} {cost.show_per_hour(i.micro_usd_per_hour)}" for i in plan.quote.lines if i.micro_usd_per_hour),
         ),
         ("source", f"{offer.price.source}, {offer.price.as_of}"),
