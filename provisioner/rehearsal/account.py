@@ -6,18 +6,23 @@ does not know the deep learning image's parameter. Every other call to these ser
 
 from __future__ import annotations
 
+import json
 import time
+from xml.sax.saxutils import escape
 
-from provisioner.rehearsal import engine, machines
+from provisioner.rehearsal import denial, engine, machines
 from provisioner.rehearsal.wire import Call, Refusal, Reply, json_answer, query_answer
 
-_ARN = f"arn:aws:iam::{engine.ACCOUNT}:user/rehearsal"
+ARN = f"arn:aws:iam::{engine.ACCOUNT}:user/rehearsal"
 
 
 def sts(call: Call) -> Reply:
+    if call.action == "DecodeAuthorizationMessage":
+        told = json.dumps(denial.decode(call.params.get("EncodedMessage", "")))
+        return query_answer(call, f"<DecodedMessage>{escape(told)}</DecodedMessage>")
     if call.action != "GetCallerIdentity":
         return engine.ask(call)
-    return query_answer(call, f"<Arn>{_ARN}</Arn><UserId>AIDAREHEARSALREHEARSAL</UserId><Account>{engine.ACCOUNT}</Account>")
+    return query_answer(call, f"<Arn>{ARN}</Arn><UserId>AIDAREHEARSALREHEARSAL</UserId><Account>{engine.ACCOUNT}</Account>")
 
 
 def ssm(call: Call) -> Reply:

@@ -127,7 +127,10 @@ class Ec2:
         for machine in found:
             if machine.disable_api_termination:
                 raise Refusal("OperationNotPermitted", f"The instance '{machine.id}' may not be terminated: disableApiTermination is set")
-        return self._change(call, found, lambda machine: self._end(machine, "terminated"))
+        reply = self._change(call, found, lambda machine: self._end(machine, "terminated"))
+        for machine in found if call.params.get("Force", "").lower() == "true" else []:
+            self._lifecycle.loosen(machine)
+        return reply
 
     def _stop(self, call: Call, backend: Any) -> Reply:
         found = self._named(call, backend)
@@ -212,13 +215,18 @@ class Ec2:
 
     @contextmanager
     def _listed(self, backend: Any) -> Iterator[None]:
-        """Without what is too young to be listed. Under the lock, so nobody sees the gap."""
+        """Without what is too young to be listed, and with states that are behind. Under the lock, so nobody sees the gap."""
         now = time.monotonic()
+        since = now - self._plan.timing.stale_s
+        late = [machine for machine in machines.machines(backend) if machine.changed[0] > since] if since < now else []
+        states = [machine._state for machine in late]
         self._hidden = {id: at for id, at in self._hidden.items() if at > now}
         hidden = self._hidden
         shelves = [backend.reservations, backend.volumes, backend.enis]
         whole = [dict(shelf) for shelf in shelves] if hidden else []
         try:
+            for machine in late:
+                machine._state = machine.changed[1]
             for shelf, was in zip(shelves, whole, strict=False):
                 for key, thing in was.items():
                     ids = [machine.id for machine in thing.instances] if shelf is backend.reservations else [thing.id]
@@ -226,6 +234,8 @@ class Ec2:
                         del shelf[key]
             yield
         finally:
+            for machine, state in zip(late, states, strict=True):
+                machine._state = state
             for shelf, was in zip(shelves, whole, strict=False):
                 shelf.clear()
                 shelf.update(was)

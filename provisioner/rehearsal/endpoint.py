@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from provisioner.rehearsal import SIMULATED, engine
-from provisioner.rehearsal.faults import Fault, Plan
+from provisioner.rehearsal.faults import KNOWN, Fault, Plan
 from provisioner.rehearsal.peer import owner
-from provisioner.rehearsal.wire import Call, Refusal, Reply, parse, refusal, stamp
+from provisioner.rehearsal.throttle import Buckets
+from provisioner.rehearsal.wire import Call, Refusal, Reply, parse, refusal, spoken, stamp
 
 _MOST_BYTES = 4 << 20
 _SECRET = ("UserData", "PublicKeyMaterial", "PolicyDocument", "PlainText")
@@ -43,6 +44,7 @@ class Endpoint:
         self._quiet_since = time.monotonic()
         self._in_flight = 0
         self._count_lock = threading.Lock()
+        self._buckets = Buckets()
         self._state, self._host_command = state, host_command
         self._loaded = threading.Event()
         self._log: deque[dict[str, Any]] = deque(maxlen=20_000)
@@ -60,7 +62,7 @@ class Endpoint:
 
         machines.install()
         self.truth = Truth()
-        lifecycle = Lifecycle(self._lock, self.plan, Clock(), self.truth)
+        lifecycle = self._lifecycle = Lifecycle(self._lock, self.plan, Clock(), self.truth)
         self.hosts = lifecycle.hosts = Hosts(self._state, self._host_command, lifecycle.host_ended, lifecycle.host_is_up)
         self._spots = Spots(self._lock, self.plan, lifecycle, self.truth)
         lifecycle.on_running, self.hosts.busy = self._spots.running, self._spots.busy
@@ -116,6 +118,11 @@ class Endpoint:
             zone = self._ec2.zone(call) if call.service == "ec2" else ""
         except Refusal:
             zone = ""  # the call itself will say what is wrong with it
+        if not self._buckets.take(self.plan.world.throttle, call.action, call.region):
+            entry["fault"], slow = "throttle", Refusal("RequestLimitExceeded", "Request limit exceeded.", 503)
+            no = spoken(slow, call)
+            entry["error"], entry["status"] = no.code, no.status
+            return refusal(call, no)
         fault = self.plan.match(call.action, call.region, zone)
         if fault is not None:
             entry["fault"] = fault.kind
@@ -137,6 +144,10 @@ class Endpoint:
 
     def _fail(self, fault: Fault, call: Call, environ: dict[str, Any], zone: str, reply: Reply | None = None) -> Reply:
         if fault.kind == "error":
+            if fault.code == "UnauthorizedOperation" and fault.message == KNOWN[fault.code][1]:
+                from provisioner.rehearsal import account, denial
+
+                return refusal(call, denial.denied(call, account.ARN))
             words = fault.message.replace("{zone}", zone or call.region).replace("{type}", call.params.get("InstanceType", "instance"))
             return refusal(call, Refusal(fault.code, words, fault.status))
         if fault.kind in ("hang", "slow"):
@@ -195,6 +206,7 @@ class Endpoint:
             if host:
                 self.hosts.change_faults(host)
             self._spots.changed()
+            self._lifecycle.loosen()
         return _json({"armed": armed})
 
     def _route(self, query: str) -> Reply:

@@ -27,7 +27,7 @@ from provisioner.rehearsal import host_spec
 from provisioner.rehearsal.knobs import KNOBS, Timing, World
 
 KINDS = ("error", "reset", "lost", "hang", "slow", "garbled")
-_KNOWN = {  # code -> (status, message); {zone} and {type} are filled in from the call
+KNOWN = {  # code -> (status, message); {zone} and {type} are filled in from the call
     "InsufficientInstanceCapacity": (500, "There is not enough {type} capacity in {zone} now; another zone or type may have some."),
     "RequestLimitExceeded": (503, "Request limit exceeded."),
     "InternalError": (500, "An internal error has occurred."),
@@ -71,7 +71,7 @@ class Fault:
         fault = cls(**entry)
         if fault.kind == "error":
             code = fault.code or "InternalError"
-            status, message = _KNOWN.get(code, (400, code))
+            status, message = KNOWN.get(code, (400, code))
             fault = replace(fault, code=code, status=fault.status or status, message=fault.message or message)
         return replace(fault, effect=fault.effect or fault.kind in ("lost", "garbled", "slow"))
 

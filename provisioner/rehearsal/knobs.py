@@ -15,6 +15,7 @@ from typing import Any
 
 from provisioner.rehearsal.limits import Limits
 from provisioner.rehearsal.market import Market
+from provisioner.rehearsal.throttle import Rate, rates
 
 REASONS = ("price", "no-capacity")
 
@@ -26,6 +27,8 @@ class Timing:
     pending_s: float = 0.6  # asked for -> running
     stopping_s: float = 0.8  # asked to stop or terminate -> stopped or terminated
     vanish_s: float = 3600.0  # terminated -> no longer listed
+    tags_s: float = 3600.0  # terminated -> its tags are gone
+    stale_s: float = 0.0  # how long a listing may still tell the state before the last change
     listing_s: float = 0.0  # made -> listed; until then describing it by id answers NotFound
     fleet_s: float = 0.3  # a fleet asked for -> its machines
     kill_grace_s: float = 0.5  # SIGTERM -> SIGKILL for a machine's processes, never longer than stopping_s
@@ -44,11 +47,22 @@ class Interruption:
 
 
 @dataclass(frozen=True)
+class Stuck:
+    """Machines that stay shutting-down: until the knob is taken away, they are forced, or after `for_s`."""
+
+    type: str = "*"  # only machines of this type; a pattern
+    times: int | None = 1  # how many machines; None: every one
+    for_s: float | None = None
+
+
+@dataclass(frozen=True)
 class World:
     timing: Timing = field(default_factory=Timing)
     limits: Limits = field(default_factory=Limits)
     market: Market = field(default_factory=Market)
     spot: Interruption | None = None
+    stuck: Stuck | None = None
+    throttle: tuple[Rate, ...] = ()
     connect_endpoints: Mapping[str, str] = field(default_factory=dict)  # region -> state of the one there
     page_size: int | None = None  # how much of a list comes at once though nobody asked for pages
 
@@ -57,7 +71,7 @@ class World:
         if unknown := sorted(set(entry) - KNOBS - {"host"}):
             raise ValueError(f"an entry about the cloud or its machines has no {', '.join(unknown)}")
         for name in sorted(KNOBS & set(entry)):
-            if not isinstance(entry[name], Mapping) and not (name in _NOT_OBJECTS or (name == "spot" and entry[name] is None)):
+            if not isinstance(entry[name], Mapping) and not (name in _NOT_OBJECTS or (name in _OFF and entry[name] is None)):
                 raise ValueError(f"{name} is {entry[name]!r}; it must be an object")
         market = self.market.with_room(entry.get("capacity", {}), spot=False)
         market = market.with_room(entry.get("spot_capacity", {}), spot=True).with_prices(entry.get("spot_price_usd", {}))
@@ -67,12 +81,15 @@ class World:
             limits=self.limits.changed(entry.get("limits", {})),
             market=market,
             spot=_interruption(entry["spot"]) if "spot" in entry else self.spot,
+            stuck=_stuck(entry["stuck"]) if "stuck" in entry else self.stuck,
+            throttle=rates(entry["throttle"] or {}) if "throttle" in entry else self.throttle,
             connect_endpoints=_endpoints(self.connect_endpoints, entry.get("connect_endpoints", {})),
             page_size=_count("page_size", entry["page_size"]) if "page_size" in entry else self.page_size,
         )
 
 
-KNOBS = frozenset({"timing", "limits", "capacity", "spot_capacity", "spot_price_usd", "spot", "connect_endpoints", "page_size"})
+_OFF = frozenset({"spot", "stuck", "throttle"})  # null takes them away
+KNOBS = _OFF | {"timing", "limits", "capacity", "spot_capacity", "spot_price_usd", "connect_endpoints", "page_size"}
 _NOT_OBJECTS = frozenset({"page_size"})
 
 
@@ -94,6 +111,18 @@ def _interruption(given: Mapping[str, Any] | None) -> Interruption | None:
             raise ValueError(f"spot: {name} is {value!r}; it must be a number")
     if found.reason not in REASONS:
         raise ValueError(f"spot: reason is {found.reason!r}; it must be one of {', '.join(REASONS)}")
+    return found
+
+
+def _stuck(given: Mapping[str, Any] | None) -> Stuck | None:
+    if given is None:
+        return None
+    _known("stuck", Stuck, given)
+    found = Stuck(**given)
+    for name in ("times", "for_s"):
+        value = getattr(found, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
+            raise ValueError(f"stuck: {name} is {value!r}; it must be a number or null")
     return found
 
 

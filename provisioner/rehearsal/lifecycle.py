@@ -17,10 +17,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from typing import Any
 
 from provisioner.rehearsal import machines
 from provisioner.rehearsal.faults import Plan
+from provisioner.rehearsal.knobs import Stuck
 from provisioner.rehearsal.machines import Machine
 from provisioner.rehearsal.supervisor import Hosts
 from provisioner.rehearsal.truth import Truth
@@ -61,6 +63,9 @@ class Lifecycle:
         self._lock, self._plan, self._clock, self._truth = lock, plan, clock, truth
         self.hosts: Hosts  # set by who makes both; each needs the other
         self.on_running: Callable[[Machine], None] = lambda _: None
+        self._stuck: list[Machine] = []
+        self._of: Stuck | None = None  # what `_taken` counts the machines of
+        self._taken = 0
 
     def later(self, seconds: float, do: Callable[[], None]) -> None:
         self._clock.later(seconds, do)
@@ -86,7 +91,32 @@ class Lifecycle:
         self.hosts.ask(machine.id)
         if timing.kill_grace_s < timing.stopping_s:
             self._clock.later(timing.kill_grace_s, lambda: self.hosts.kill(machine.id))
-        self._clock.later(timing.stopping_s, self._step(machine, self._terminated if to == "terminated" else self._stopped))
+        done = self._step(machine, self._terminated if to == "terminated" else self._stopped)
+        if to == "terminated" and (stuck := self._sticks(machine)):
+            self._stuck.append(machine)
+            if stuck.for_s is not None:
+                self._clock.later(stuck.for_s, done)
+            return
+        self._clock.later(timing.stopping_s, done)
+
+    def loosen(self, forced: Machine | None = None) -> None:
+        """A machine is forced, or the plan may say no more that any is stuck."""
+        with self._lock:
+            free = [one for one in self._stuck if one is forced or self._plan.world.stuck is None]
+            self._stuck = [one for one in self._stuck if one not in free]
+            for machine in free:
+                self._clock.later(self._plan.timing.stopping_s, self._step(machine, self._terminated))
+
+    def _sticks(self, machine: Machine) -> Stuck | None:
+        armed = self._plan.world.stuck
+        if armed is not self._of:
+            self._of, self._taken = armed, 0
+        if armed is None or not fnmatchcase(machine.instance_type, armed.type):
+            return None
+        if armed.times is not None and self._taken >= armed.times:
+            return None
+        self._taken += 1
+        return armed
 
     def host_is_up(self, instance: str) -> None:
         with self._lock:
@@ -144,9 +174,17 @@ class Lifecycle:
         machine.become("stopped")
 
     def _terminated(self, machine: Machine) -> None:
+        if machine.gone:  # forced, and its time came too
+            return
         self.hosts.kill(machine.id)
         machine.end()
-        self._clock.later(self._plan.timing.vanish_s, self._step(machine, self._vanish))
+        timing = self._plan.timing
+        if timing.tags_s < timing.vanish_s:
+            self._clock.later(timing.tags_s, self._step(machine, self._lose_tags))
+        self._clock.later(timing.vanish_s, self._step(machine, self._vanish))
+
+    def _lose_tags(self, machine: Machine) -> None:
+        machine.ec2_backend.tags.pop(machine.id, None)
 
     def _vanish(self, machine: Machine) -> None:
         machines.forget(machine.ec2_backend, machine)

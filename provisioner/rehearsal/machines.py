@@ -67,11 +67,13 @@ class Machine(Instance):
         self.spot_instance_request_id: str | None = None
         self.kernel_id = None
         self.become("pending")
+        self.changed = (0.0, self._state)  # when its state last changed, monotonic, and what it was before
         self.explain("", "", "")
         for nic in self.nics.values():
             nic.stop()  # no address before it runs
 
     def become(self, name: str) -> None:
+        self.changed = (time.monotonic(), self._state)
         self._state = InstanceState(name, STATES[name])
 
     def explain(self, code: str, message: str, transition: str) -> None:

@@ -118,6 +118,17 @@ def numbered_groups(params: Mapping[str, str], prefix: str) -> list[tuple[int, d
     return sorted(groups.items())
 
 
+_OTHERWISE = {
+    "RequestLimitExceeded": {"json": ("ThrottlingException", "Rate exceeded", 400), "query": ("Throttling", "Rate exceeded", 400)}
+}
+
+
+def spoken(error: Refusal, call: Call) -> Refusal:
+    """EC2's refusal as the called service words it."""
+    other = _OTHERWISE.get(error.code, {}).get(call.protocol)
+    return Refusal(*other) if other else error
+
+
 def refusal(call: Call | None, error: Refusal) -> Reply:
     """The no, in the shape the caller's protocol parses."""
     protocol, service = (call.protocol, call.service) if call else ("ec2", "ec2")

@@ -125,7 +125,7 @@ def test_every_fault_is_on_the_page_of_the_rehearsal() -> None:
     from provisioner.rehearsal import faults, host_spec
 
     page = pages.read("docs/rehearsal.md")
-    names = [*host_spec.FAULTS, *host_spec.ANSWERS, *faults.KINDS, *faults._KNOWN]
+    names = [*host_spec.FAULTS, *host_spec.ANSWERS, *faults.KINDS, *faults.KNOWN]
     names += [field.name for field in (*fields(faults.Timing), *fields(faults.Fault))]
     assert [name for name in names if f"`{name}`" not in page and f'`"{name}": ' not in page] == []
     for field in fields(faults.Timing):

@@ -24,12 +24,12 @@ SPOT = {"InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": {"SpotIns
 @pytest.fixture(autouse=True)
 def _no_other_spot_machine(cloud: Cloud) -> None:
     """An interruption takes whichever spot machine runs: none may be left by another test."""
-    lives = [{"Name": "instance-state-name", "Values": ["pending", "running"]}, {"Name": "instance-lifecycle", "Values": ["spot"]}]
-    found = [one["InstanceId"] for page in cloud.ec2.describe_instances(Filters=lives)["Reservations"] for one in page["Instances"]]
-    if found:
-        cloud.ec2.terminate_instances(InstanceIds=found)
-        for instance in found:
-            cloud.until(instance, "terminated")
+    alive = [{"Name": "instance-state-name", "Values": ["pending", "running"]}, {"Name": "instance-lifecycle", "Values": ["spot"]}]
+    for region in {entry["region"] for entry in cloud.rehearsal.truth() if entry["class"] == "spot-instance-request"}:
+        ec2 = cloud.service("ec2", region)
+        found = [one["InstanceId"] for page in ec2.describe_instances(Filters=alive)["Reservations"] for one in page["Instances"]]
+        if found:
+            ec2.terminate_instances(InstanceIds=found)
 
 
 def request_of(cloud: Cloud, instance: str) -> dict[str, Any]:

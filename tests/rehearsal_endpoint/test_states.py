@@ -199,3 +199,62 @@ def test_one_unknown_id_among_others_terminates_none(cloud: Cloud) -> None:
     assert code_of(cloud.ec2.terminate_instances, InstanceIds=[instance, "i-0123456789abcdef0"]) == "InvalidInstanceID.NotFound"
     assert cloud.truth(instance)["asked"] is None
     assert cloud.until(instance, "running")
+
+
+def test_a_machine_can_be_stuck_shutting_down_until_it_is_forced(cloud: Cloud) -> None:
+    cloud.rehearsal.faults([{"stuck": {}}])
+    stuck, other = cloud.launch(), cloud.launch()
+    for instance in (stuck, other):
+        cloud.ec2.terminate_instances(InstanceIds=[instance])
+    cloud.until(other, "terminated")
+    time.sleep(0.3)
+    assert cloud.describe(stuck)["State"]["Name"] == "shutting-down"
+    cloud.ec2.terminate_instances(InstanceIds=[stuck])
+    time.sleep(0.2)
+    assert cloud.describe(stuck)["State"]["Name"] == "shutting-down", "asking again does not help"
+    cloud.ec2.terminate_instances(InstanceIds=[stuck], Force=True)
+    cloud.until(stuck, "terminated")
+
+
+def test_a_stuck_machine_comes_loose_when_its_time_is_over_or_the_knob_is_taken_away(cloud: Cloud) -> None:
+    cloud.rehearsal.faults([{"stuck": {"times": None, "type": "g6.xlarge", "for_s": 0.5}}])
+    first, second = cloud.launch(), cloud.launch(InstanceType="g6.2xlarge")
+    for instance in (first, second):
+        cloud.ec2.terminate_instances(InstanceIds=[instance])
+    cloud.until(second, "terminated")
+    cloud.until(first, "terminated")
+    cloud.rehearsal.faults([{"stuck": {"times": None}}])
+    third = cloud.launch()
+    cloud.ec2.terminate_instances(InstanceIds=[third])
+    time.sleep(0.3)
+    assert cloud.describe(third)["State"]["Name"] == "shutting-down"
+    cloud.rehearsal.faults([{"stuck": None}])
+    cloud.until(third, "terminated")
+
+
+def test_tags_can_go_before_the_terminated_machine_does(cloud: Cloud) -> None:
+    cloud.rehearsal.faults([{"timing": {"tags_s": 0.2}}])
+    instance = cloud.launch(lease="r-untagged")
+    cloud.ec2.terminate_instances(InstanceIds=[instance])
+    gone = cloud.until(instance, "terminated")
+    assert gone["Tags"]
+    wait_for(lambda: not cloud.found("r-untagged"))
+    assert cloud.describe(instance)["State"]["Name"] == "terminated" and not cloud.describe(instance).get("Tags")
+    assert cloud.truth(instance)["lease"] == "r-untagged"
+
+
+def test_a_listing_can_be_behind_while_the_answer_to_the_change_is_not(cloud: Cloud) -> None:
+    instance = cloud.launch()
+    cloud.until(instance, "running")
+    cloud.rehearsal.faults([{"timing": {"stale_s": 0.5, "stopping_s": 1.0}}])
+    time.sleep(0.5)
+    answer = cloud.ec2.terminate_instances(InstanceIds=[instance])["TerminatingInstances"][0]
+    assert answer["CurrentState"]["Name"] == "shutting-down"
+    assert cloud.describe(instance)["State"]["Name"] == "running"
+    running = [{"Name": "instance-state-name", "Values": ["running"]}]
+    listed = cloud.ec2.describe_instances(Filters=running)["Reservations"]
+    assert instance in {one["InstanceId"] for page in listed for one in page["Instances"]}
+    assert cloud.truth(instance)["state"] == "shutting-down"
+    cloud.until(instance, "shutting-down")
+    cloud.until(instance, "terminated")
+    assert cloud.describe(cloud.launch())["State"]["Name"] == "pending"
