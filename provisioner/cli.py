@@ -13,9 +13,10 @@ from typing import Annotated
 
 import typer
 
-from provisioner import __version__
+from provisioner import __version__, cli_offers
 from provisioner.options import (
     DRILL_CODES,
+    OFFER_CODES,
     PLAIN_CODES,
     PLAN_CODES,
     PROOF_CODES,
@@ -91,6 +92,9 @@ def plan(
         target = Target(profile, budget, minutes, provider, region, aws_profile, host, identity, host_key, rehearse, endpoint)
         with planned(target) as ready:
             show(ready.plan_record() if as_json else ready.plan_text())
+
+
+app.command(epilog=OFFER_CODES)(cli_offers.offers)
 
 
 @app.command(epilog=RUN_CODES)

@@ -166,7 +166,7 @@ def _cidr(text: str) -> None:
 @contextmanager
 def _cloud(target: Target, wanted: profile.Profile) -> Iterator[tuple[Provider, Access]]:
     if target.rehearse:
-        with _rehearsal(target, wanted) as found:
+        with rehearsal(_regions(target, wanted) or ["us-east-1"], target.endpoint, read_faults(target.faults)) as found:
             yield found
     elif target.provider_name == "static":
         yield _static(target)
@@ -177,23 +177,20 @@ def _cloud(target: Target, wanted: profile.Profile) -> Iterator[tuple[Provider, 
 
 
 @contextmanager
-def _rehearsal(target: Target, wanted: profile.Profile) -> Iterator[tuple[Provider, Access]]:
+def rehearsal(regions: list[str], endpoint: str | None, faults: list[dict[str, Any]]) -> Iterator[tuple[Provider, Access]]:
     """The same provider, pointed at a cloud on this machine that outlives us, so that a crash can be rehearsed too."""
     from provisioner.rehearsal import client
-
-    faults = read_faults(target.faults)
-    regions = _regions(target, wanted) or ["us-east-1"]
 
     def reached(cloud: client.Rehearsal) -> tuple[Provider, Access]:
         provider = providers.connect("aws", {"region": regions[0], "regions": regions, "profile": None, "endpoint": cloud.endpoint})
         return provider, Access(route=cloud.route, ingress_cidr=REHEARSAL_CIDR)
 
-    if target.endpoint is not None:
-        theirs = client.attach(target.endpoint)
+    if endpoint is not None:
+        theirs = client.attach(endpoint)
         found = reached(theirs)
-        if cloud_at(target.endpoint) != "there":
+        if cloud_at(endpoint) != "there":
             raise UsageError(
-                f"no rehearsal answers at {target.endpoint}",
+                f"no rehearsal answers at {endpoint}",
                 why="asked it what it is",
                 next="gpulease rehearse serve   prints the address of a new one; without --endpoint one is started for you",
             )

@@ -17,6 +17,10 @@ RUN_CODES = (
 )
 PLAIN_CODES = "Exit codes: 0 done · 1 a bug in gpulease · 2 usage · 4 refused · 5 failed · 129/130/143 stopped by a signal."
 PLAN_CODES = "Exit codes: 0 it could run · 1 a bug in gpulease · 2 usage · 4 refused · 129/130/143 stopped by a signal."
+OFFER_CODES = (
+    "Exit codes: 0 there is at least one offer · 1 a bug in gpulease · 2 usage · 4 there is none, or it was refused · 5 failed · "
+    "129/130/143 stopped by a signal."
+)
 RELEASE_CODES = (
     "Exit codes: 0 everything seen gone · 1 a bug in gpulease · 2 usage · 4 another process has the lease, or its rehearsal cloud has "
     f"ended · {MONEY_CODES}."

@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import cost
@@ -95,7 +96,7 @@ def plan_text(plan: Plan) -> str:
             + f"{cost.show_per_hour(plan.quote.micro_usd_per_hour)}: "
             + ", ".join(f"{i.name} {cost.show_per_hour(i.micro_usd_per_hour)}" for i in plan.quote.lines if i.micro_usd_per_hour),
         ),
-        ("source", f"{offer.price.source}, {offer.price.as_of}"),
+        ("source", f"{offer.price.source}, {offer.price.as_of}{_age(offer.price.as_of)}"),
         (
             "cost",
             f"about {cost.show(plan.expected_micro_usd)}, at most {cost.show(plan.at_most_micro_usd)} "
@@ -110,6 +111,16 @@ def plan_text(plan: Plan) -> str:
     if plan.simulated:
         rows.insert(0, ("", SIMULATED))
     return table(rows)
+
+
+def _age(as_of: str) -> str:
+    """How old a price is, said aloud; nothing for one of today."""
+    try:
+        days = cost.age_days(as_of, datetime.now(UTC).date())
+    except ValueError:
+        return ", of no date that can be read"
+    old = f": older than {cost.STALE_DAYS} days, it may have changed" if days > cost.STALE_DAYS else ""
+    return f" ({days} days old{old})" if days > 0 else ""
 
 
 def table(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> str:

@@ -85,7 +85,7 @@ class AwsProvider:
             raise RefusedError(
                 reasons[0] if len(reasons) == 1 else f"{len(reasons)} offers would do, and none can be had: {reasons[0]}",
                 why="; ".join((*reasons[1:4], *found.notes)) or "asked EC2 and its price list",
-                next=next((out.next for out in fits if out.next), "") or "gpulease plan PROFILE, with other needs or another --region",
+                next=next((out.next for out in fits if out.next), "") or "gpulease offers PROFILE   says what else there is, and why not",
             )
         return [line.offer for line in found.lines]
 

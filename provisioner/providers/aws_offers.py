@@ -176,5 +176,7 @@ def _ages(place: Place) -> Iterator[str]:
         return
     oldest = min(days)
     age = cost.age_days(oldest, place.today)
-    old = f"; older than {cost.STALE_DAYS} days, and prices do change: p5.48xlarge fell by 44 % in one day" if age > cost.STALE_DAYS else ""
-    yield f"prices of {place.region} are a SNAPSHOT of {oldest if len(days) == 1 else f'{oldest} to {max(days)}'}, {age} days old{old}"
+    old = f" (more than {cost.STALE_DAYS}; p5.48xlarge once fell by 44 % in one update of the list)" if age > cost.STALE_DAYS else ""
+    loud = "WARNING: " if old else ""
+    of = oldest if len(days) == 1 else f"{oldest} to {max(days)}"
+    yield f"{loud}prices of {place.region} are a SNAPSHOT of {of}, {age} days old{old}"

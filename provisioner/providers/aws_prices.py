@@ -12,6 +12,7 @@ The Pricing API is served in three regions and knows the prices of all. Money be
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def micro_usd(text: object) -> int | None:
     """ "0.8048000000" as micro-dollars, rounded up; None for what is no amount of money."""
     if not isinstance(text, str) or not text.isascii() or not _NUMBER.fullmatch(text):
         return None
-    return -int(-(Decimal(text) * cost.MICRO) // 1)
+    return math.ceil(Decimal(text) * cost.MICRO)  # `//` on a Decimal would cut towards zero: too cheap
 
 
 def _source(account: Account) -> str:
@@ -158,7 +159,9 @@ def _rates(account: Account, service: str, wanted: Mapping[str, str], per: str, 
     """Every rate in micro-dollars that the list has for exactly this, zeros too."""
     filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in sorted(wanted.items())]
     for page in account.pages("GetProducts", 100, service="pricing", ServiceCode=service, Filters=filters, FormatVersion="aws_v1"):
-        for text in page.data.get("PriceList", []):
+        if "PriceList" not in page.data:  # what cannot be parsed comes as an empty answer, and that is not "no price"
+            raise ProviderError("GetProducts: an answer that cannot be read", request_id=page.request_id)
+        for text in page.data["PriceList"]:
             yield from rates(text, wanted, per, usage)
 
 

@@ -97,10 +97,11 @@ def misfit(type: Type, need: Requirements) -> Misfit | None:
         return Misfit("part", f"it has {type.part or 'a part'} of a GPU; a part is never counted as one")
     if type.gpus != need.gpus:
         return Misfit("gpus", f"it has {type.gpus} GPUs; {need.gpus} needed", near=named)
-    if type.arch != "amd64" and not named:
+    memory = _memory(type, need)
+    if memory is None and type.arch != "amd64" and not named:
         # The default image and most wheels are x86-64.
-        return Misfit("arch", f"it is {type.arch}; name it under types to allow that")
-    return _memory(type, need)
+        return Misfit("arch", f"it is {type.arch}; name the type to allow that")
+    return memory
 
 
 def _memory(type: Type, need: Requirements) -> Misfit | None:
