@@ -28,13 +28,8 @@ FLOORS: dict[str, int] = {
         ("profile", "profile_fields", "profile_sections", "plan", "ledger", "guards", "watchdog", "closing", "reap", "caller"), 3
     ),
     **dict.fromkeys(("life", "launching", "interruption", "serving", "measure", "run", "schedule"), 3),
-<<<<<<< HEAD
-    **dict.fromkeys(("report", "drill"), 4),
+    **dict.fromkeys(("report", "drill", "offering", "cli_offers"), 4),
     **dict.fromkeys(("render", "clouds", "options", "doctor", "commands", "shipped", "visit", "terminal", "cli", "__main__"), 4),
-=======
-    **dict.fromkeys(("report", "render", "clouds", "options", "doctor", "commands", "offering", "shipped", "visit", "terminal", "cli"), 4),
-    **dict.fromkeys(("cli_offers", "__main__"), 4),
->>>>>>> ade65a2 (gpulease offers: what could be rented, cheapest first, and why the rest could not; a price is never cut towards zero)
 }
 
 LONG = {"provisioner/evals/client.py": "one file, because it travels to the machine as one"}
