@@ -127,6 +127,14 @@ def tunnel_cost(results: Results) -> list[tuple[str, str]]:
     return rows
 
 
+def machines(results: Results) -> list[tuple[str, str]]:
+    """Id and type of each machine it was measured on, where there was more than one."""
+    listed = results.get("machines")
+    return (
+        [(str(one.get("id", "")), str(one.get("type", ""))) for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    )
+
+
 def thresholds(results: Results) -> list[tuple[str, str, str, str]]:
     """Name, limit, measured, kept."""
     listed = results.get("thresholds")

@@ -58,6 +58,7 @@ def results_text(results: dict[str, Any]) -> str:
         table(("", *(heads[i] for i in kept)), ([row[0], *(row[i + 1] for i in kept)] for row in rows if len(row) > len(heads))),
     )
     blocks += titled("thresholds", table(("threshold", "limit", "measured", "kept"), measured.thresholds(results)))
+    blocks += titled("machines, one after the other: latency is of them all", table(("machine", "type"), measured.machines(results)))
     return "\n".join(blocks).rstrip()
 
 
@@ -69,6 +70,7 @@ def _measured(results: dict[str, Any]) -> list[str]:
         where = words.text(measured.WHERE.get(vantage, vantage))
         blocks += titled(f"latency in ms, {where}", table(("", *(f"p{p}" for p in measured.PERCENTILES)), measured.times(stats)))
         blocks += titled(f"counts, {where}", table(("", ""), measured.counts(stats)))
+    blocks += titled("machines, one after the other: latency is of them all", table(("machine", "type"), measured.machines(results)))
     blocks += titled("the tunnel adds (ms, median)", table(("", ""), measured.tunnel_cost(results)))
     return blocks
 
