@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from provisioner import __version__, cli_offers
+from provisioner.cli_prepare import iam_app, init_app
 from provisioner.options import (
     DRILL_CODES,
     OFFER_CODES,
@@ -51,6 +52,8 @@ app = typer.Typer(
 )
 rehearse_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The embedded cloud, on its own.")
 app.add_typer(rehearse_app, name="rehearse")
+app.add_typer(init_app, name="init")
+app.add_typer(iam_app, name="iam")
 
 
 @app.callback(invoke_without_command=True)

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.client import HTTPException
@@ -93,17 +93,36 @@ class Ready:
 def launching(target: Target, ready: Ready, tell: Callable[[str], None] = lambda text: None) -> Access:
     """What only a launch needs to know of a real account: that we may log in, for long enough, and where we come from."""
     provider: Any = ready.provider
+    regions = [offer.region for offer in ready.plan.offers]
+    waived = ready.plan.profile.waived
+    if target.rehearse and provider.traits.schedules:
+        prepare(provider, regions)
     if target.rehearse or provider.name != "aws":
+        guards.check_schedule(provider, regions, waived)
         return ready.access
     from provisioner import caller
     from provisioner.providers import aws_login
 
     provider.identity()
-    waived = ready.plan.profile.waived
-    warning = aws_login.require(provider.login(), ready.plan.max_seconds, time.time(), guards.at_the_provider(provider, waived))
+    guarded = guards.at_the_provider(provider, regions, waived)
+    warning = aws_login.require(provider.login(), ready.plan.max_seconds, time.time(), guarded)
     if warning:
         tell(warning)
+    if not guarded:
+        guards.check_schedule(provider, regions, waived)  # says what is missing, unless the profile waives it
     return replace(ready.access, ingress_cidr=target.reach_from or caller.cidr())
+
+
+def prepare(provider: Any, regions: Sequence[str]) -> None:
+    """What a real account gets from `gpulease init aws`, for a rehearsed one that is bare: the same code, so that the guard is real."""
+    from provisioner.providers.aws_client import Account
+    from provisioner.providers.aws_init import MISSING, Site
+
+    site = Site([Account(region, None, provider.settings()["endpoint"]) for region in dict.fromkeys(regions)])
+    pieces = site.look()
+    # Without a group nobody has been here; what somebody broke on purpose is left broken, to see what a run says of it.
+    bare = [piece.region for piece in pieces if piece.what == "schedule group" and piece.state == MISSING]
+    site.make([piece for piece in pieces if bare and piece.region in (*bare, "")], lambda text: None)
 
 
 @contextmanager

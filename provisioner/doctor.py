@@ -152,10 +152,10 @@ def _aws(target: Target) -> Iterator[Finding]:
     def login() -> str:
         if target.profile:
             with planned(target) as ready:
-                guarded = guards.at_the_provider(ready.provider, ready.plan.profile.waived)
+                guarded = guards.at_the_provider(asked[0], [asked[0].region], ready.plan.profile.waived)
                 aws_login.require(found := asked[0].login(), ready.plan.max_seconds, time.time(), guarded)
                 return str(found.text())
-        aws_login.require(found := asked[0].login(), 0, time.time(), guards.at_the_provider(asked[0], ()))
+        aws_login.require(found := asked[0].login(), 0, time.time(), guards.at_the_provider(asked[0], [asked[0].region], ()))
         return str(found.text())
 
     yield _try("AWS credentials", identity)

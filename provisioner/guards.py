@@ -7,24 +7,28 @@
     schedule      a one-time schedule at the provider terminates it         (L3)
 
 A guard that cannot be armed or read back is an error, not a warning, unless the profile waives it by name. Guards on
-the machine are armed by its own first boot; here they are read back over SSH, before anything is installed.
+the machine are armed by its own first boot; here they are read back over SSH, before anything is installed. The schedule
+is a resource of the lease: made right after the machine, whose id it names, and removed by `release` once that is seen gone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
-from provisioner import times, watchdog
-from provisioner.errors import GpuleaseError, RefusedError, RunError
+from provisioner import drills, times, watchdog
+from provisioner.errors import GpuleaseError, NotPermitted, ProviderError, RefusedError, RunError
 from provisioner.journal import Journal, instant, rfc3339
+from provisioner.lease import Lease
 from provisioner.ledger import LeaseFolder
-from provisioner.model import Host, Provider
+from provisioner.model import Host, LaunchSpec, Provider, Resource, Scheduling
 from provisioner.scope import Cancelled
 
+SCHEDULE = "schedule"
 GUEST = ("guest-timer", "guest-twin", "guest-lease")
-NAMES = ("watchdog", *GUEST, "schedule")
+NAMES = ("watchdog", *GUEST, SCHEDULE)
 GRACE_S = 60
 """The watchdog gives its owner this long past the deadline to let go by itself."""
 
@@ -42,7 +46,63 @@ def arm_watchdog(folder: LeaseFolder, journal: Journal, deadline: str, waived: t
     journal.append("guard", {"guard": "watchdog", "state": "armed", "firesAt": rfc3339(overdue), "detail": f"pid {pid}"})
 
 
-def read_back(host: Host, provider: Provider, journal: Journal, deadline: str, waived: tuple[str, ...]) -> str:
+def check_schedule(provider: Provider, regions: Sequence[str], waived: tuple[str, ...]) -> None:
+    """Before anything is rented: is there all that a schedule needs? RefusedError with the command that makes it."""
+    if provider.traits.schedules and SCHEDULE not in waived:
+        cast(Scheduling, provider).check_schedule(tuple(dict.fromkeys(regions)))
+
+
+def arm_schedule(lease: Lease, spec: LaunchSpec, waived: tuple[str, ...], sleep: Callable[[float], None]) -> str:
+    """Right after the machine was asked for: the provider is told to end it, and asked what it was told. A phrase for the story."""
+    provider, journal = lease.provider, lease.journal
+    if not provider.traits.schedules:
+        return ""
+    if SCHEDULE in waived:
+        journal.append("guard", {"guard": SCHEDULE, "state": "waived"})
+        return "no schedule at the provider: the profile waives it"
+    try:
+        schedule = lease.create(SCHEDULE, spec)
+    except GpuleaseError as e:
+        raise _not_armed(journal, e.what, e.why, e.next) from e
+    fires: dict[str, Any] = {"firesAt": str(schedule.facts["firesAt"]), "detail": schedule.id}
+    journal.append("guard", {"guard": SCHEDULE, "state": "armed", **fires, **drilled(provider, spec.offer.region, SCHEDULE)})
+    if wrong := read_back_schedule(cast(Scheduling, provider), schedule, sleep):
+        raise _not_armed(journal, wrong[0], "; ".join(wrong), "somebody or something changed it: look at it before you try again")
+    journal.append("guard", {"guard": SCHEDULE, "state": "read-back", **fires})
+    return f"{provider.name} itself ends {schedule.facts['instance']} at {schedule.facts['firesAt'][11:19]} UTC, if nothing else did"
+
+
+READ_BACK_PAUSES_S = (0.3, 1.0, 3.0)
+
+
+def read_back_schedule(provider: Scheduling, schedule: Resource, sleep: Callable[[float], None]) -> Sequence[str]:
+    """What the provider shows against what was asked for. A look that fails is repeated a few times; never taken for a yes."""
+    for pause in (*READ_BACK_PAUSES_S, None):
+        try:
+            return provider.verify_schedule(schedule)
+        except ProviderError as e:
+            if pause is None or isinstance(e, NotPermitted):
+                return (f"it could not be read back: {e.what}",)
+            sleep(pause)
+    raise AssertionError("the last pause is None")
+
+
+def _not_armed(journal: Journal, what: str, why: str, next: str) -> RunError:
+    journal.note("guard", {"guard": SCHEDULE, "state": "failed", "detail": what})
+    return RunError(
+        f"guard {SCHEDULE} is not armed at the provider: {what}",
+        why=why or "without it a machine that everything else forgot would go on running",
+        next=f"{next + '; ' if next else ''}or waive it by name in the profile: waive: [{SCHEDULE}]",
+    )
+
+
+def drilled(provider: Provider, region: str, guard: str) -> dict[str, Any]:
+    """When this guard was last made to fire in this account and region; nothing when it never was."""
+    found = drills.last(getattr(provider, "account_id", ""), region, guard, simulated=provider.traits.simulated)
+    return {"drilled": found.record()} if found else {}
+
+
+def read_back(host: Host, provider: Provider, journal: Journal, deadline: str, waived: tuple[str, ...], region: str = "") -> str:
     """Read the guards on the machine back, or raise RunError. Returns a phrase for the story."""
     if not provider.traits.powers_itself_off:
         for name in GUEST:
@@ -58,7 +118,8 @@ def read_back(host: Host, provider: Provider, journal: Journal, deadline: str, w
     for name in GUEST:
         problem = "; ".join(problems.get(name, []))
         if not problem:
-            journal.append("guard", {"guard": name, "state": "read-back", "firesAt": deadline if name != "guest-lease" else None})
+            fires = {"firesAt": deadline if name != "guest-lease" else None}
+            journal.append("guard", {"guard": name, "state": "read-back", **fires, **drilled(provider, region, name)})
         elif name in waived:
             journal.append("guard", {"guard": name, "state": "waived", "detail": problem})
         else:
@@ -89,9 +150,15 @@ def _guards_of(sentence: str) -> tuple[str, ...]:
     return GUEST
 
 
-def at_the_provider(provider: Provider, waived: tuple[str, ...]) -> bool:
-    """Would the provider itself end the machine, with nobody logged in here?"""
-    return "schedule" not in waived and bool(getattr(provider.traits, "schedules", False))
+def at_the_provider(provider: Provider, regions: Sequence[str], waived: tuple[str, ...]) -> bool:
+    """Would the provider itself end the machine, with nobody logged in here? Looked at, not assumed."""
+    if SCHEDULE in waived or not provider.traits.schedules:
+        return False
+    try:
+        check_schedule(provider, regions, waived)
+    except GpuleaseError:
+        return False
+    return True
 
 
 class Renewal:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cost
-from provisioner import closing, times
+from provisioner import closing, guards, times
 from provisioner.errors import NoCapacity, NotPermitted, ProviderError, RunError
 from provisioner.journal import instant
 from provisioner.life import Life
@@ -117,6 +117,8 @@ def _attempt(life: Life, offer: Offer, quote: cost.Quote) -> Launched:
         quote=quote.rates(),
     )
     machine = _create(life, spec, quote)
+    if guarded := guards.arm_schedule(lease, spec, life.plan.profile.waived, life.waits.sleep):
+        life.tell("guard", guarded)
     machine = _started(life, machine)
     if wrong := lease.provider.verify_launch(machine, spec):
         raise RunError(

@@ -158,6 +158,7 @@ class Traits:
     second_look_s: float = 2.0  # two empty looks, at least so far apart, before anything is called released
     powers_itself_off: bool = False  # does a guest power-off end the bill?
     simulated: bool = False
+    schedules: bool = False  # can it be told to end a machine at a time, by itself? See `Scheduling`
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,16 @@ class Provider(Protocol):
     def remove(self, resource: Resource) -> Mapping[str, Json]:
         """Ask, and return what was answered (requestId, providerDate, state). Already gone and already asked are
         success; still in use raises ProviderError."""
+
+
+class Scheduling(Provider, Protocol):
+    """A provider with `traits.schedules`: `create("schedule", …)` after the machine makes a guard that needs nothing of ours."""
+
+    def check_schedule(self, regions: Sequence[str]) -> None:
+        """RefusedError unless everything that a schedule needs is there in these regions. Creates nothing."""
+
+    def verify_schedule(self, schedule: Resource) -> Sequence[str]:
+        """Read it back: what the provider shows against what was asked for, each difference one sentence."""
 
 
 class Host(Protocol):

@@ -205,7 +205,8 @@ def on_machine(life: Life, launched: Launched, keep_s: float) -> None:
             life.tell("connect", f"{host.name}, host key {keys.fingerprint(launched.host_key)} as pinned")
         with life.stage("verify") as detail:
             # Before anything is downloaded: a machine that is not what was asked for is paid for by the second.
-            guarded = guards.read_back(host, life.lease.provider, life.lease.journal, life.deadline, life.plan.profile.waived)
+            lease, region = life.lease, launched.offer.region
+            guarded = guards.read_back(host, lease.provider, lease.journal, life.deadline, life.plan.profile.waived, region)
             seen = facts.check(host, life.plan.profile.requirements)
             detail |= facts_record(seen)
             life.tell("verify", f"{facts_text(seen)}; {guarded}")

@@ -137,37 +137,20 @@ def numbers() -> str:
     return table(["what", "how long"], rows)
 
 
-WITHOUT = {
-    "ec2:DescribeInstanceTypes": "else the types of the catalog",
-    "ec2:DescribeInstanceConnectEndpoints": "only with launch.reach: endpoint",
-    "ec2:DescribeInstanceTypeOfferings": "else offers name no zone",
-    "ec2:DescribeSpotPriceHistory": "only for spot; else the market is unknown",
-    "pricing:GetProducts": "else the dated prices of us-east-1",
-    "servicequotas:GetServiceQuota": "else quotas are unknown",
-}
-"""What offers do without an action that only they need."""
-
-
 def aws_actions() -> str:
-    """Every API action that the aws provider can send, read off its source."""
-    from provisioner.providers.aws_inventory import MADE, OTHER
+    """Every action in the policies, from the one list of them. A test holds that list to the calls in the source."""
+    from provisioner.providers.aws_actions import ACTIONS
 
-    looks, makes, removes = set[str](), set[str](), set[str]()
-    for path in (ROOT / "provisioner" / "providers").glob("aws*.py"):
-        for verb, name, rest in re.findall(r'\.(ask|create|change|pages)\(\s*"([A-Z]\w+)"([^)]*)', path.read_text("utf-8")):
-            service = found[1].replace("-", "") if (found := re.search(r'service="([\w-]+)"', rest)) else "ec2"
-            (looks if verb in ("ask", "pages") else makes).add(f"{service}:{name}")
-    for kind in (*MADE, *OTHER):
-        looks.add(f"ec2:{kind.list_call}")
-        removes.add(f"ec2:{kind.remove_call}")
-    optional = {f"ec2:{call}": "only for kinds that gpulease never makes" for kind in OTHER for call in (kind.list_call, kind.remove_call)}
-    optional |= {name: why for name, why in WITHOUT.items() if name in looks}
-    rows = [
-        [f"`{name}`", what, optional.get(name, "yes")]
-        for what, names in (("looks", looks), ("makes", makes | {"ec2:CreateTags"}), ("removes", removes))
-        for name in sorted(names)
-    ]
-    return table(["action", "what it does", "needed"], rows)
+    rows = [[f"`{a.name}`", ", ".join(a.policies), a.why, a.without or "needed"] for a in sorted(ACTIONS, key=lambda a: a.name)]
+    return table(["action", "policy", "why", "without it"], rows)
+
+
+def aws_policy(name: str) -> str:
+    import json
+
+    from provisioner.providers.aws_policy import document
+
+    return "```json\n" + json.dumps(document(name), indent=2) + "\n```"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -183,6 +166,7 @@ PARTS: dict[str, Callable[..., str]] = {
     "messages": messages,
     "numbers": numbers,
     "aws-actions": aws_actions,
+    "aws-policy": aws_policy,
 }
 
 if __name__ == "__main__":

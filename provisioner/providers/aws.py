@@ -18,7 +18,7 @@ from typing import Any
 
 from provisioner.errors import NotPermitted, ProviderError, RefusedError
 from provisioner.model import Inventory, Json, LaunchSpec, Offer, Phase, Requirements, Resource, Traits
-from provisioner.providers import aws_create, aws_launch, aws_look, aws_market, aws_offers
+from provisioner.providers import aws_create, aws_launch, aws_look, aws_market, aws_offers, aws_schedule
 from provisioner.providers.aws_client import Account, Answer
 from provisioner.providers.aws_errors import NO_LOGIN, NotAsked, login_next, not_found
 from provisioner.providers.aws_images import image_named
@@ -50,8 +50,11 @@ class AwsProvider:
             second_look_s=1.0 if endpoint else 2.0,
             powers_itself_off=True,  # because every launch asks for terminate on shutdown
             simulated=endpoint is not None,
+            schedules=True,
         )
         self._known = {one: aws_create.Known() for one in self.regions}
+        self.account_id = ""  # as far as anything said it
+        self._role = ""
 
     @property
     def anchor(self) -> str:
@@ -106,6 +109,8 @@ class AwsProvider:
             return aws_create.group(account, spec, lease, token)
         if kind == "instance":
             return aws_create.machine(account, spec, lease, token, made, self._known[account.region])
+        if kind == aws_schedule.KIND:
+            return aws_schedule.create(account, spec, lease, token, made, self._role)
         raise NotAsked(f"EC2 has no step called {kind!r}")
 
     def inventory(self, lease: str | None = None) -> Inventory:
@@ -117,6 +122,8 @@ class AwsProvider:
         EC2 answers NotFound for seconds after a launch too. So NotFound is gone for what was seen leaving, or is not a
         machine just asked for; for a machine younger than the settle time it raises: nothing follows yet.
         """
+        if resource.kind == aws_schedule.KIND:
+            return aws_schedule.observe(self.account_of(resource.region), resource)
         kind, account = self._kind(resource), self.account_of(resource.region)
         try:
             by_id: dict[str, Any] = {kind.ids: [resource.id]}
@@ -129,6 +136,8 @@ class AwsProvider:
         return replace(seen, token=seen.token or resource.token)
 
     def remove(self, resource: Resource) -> Mapping[str, Json]:
+        if resource.kind == aws_schedule.KIND:
+            return aws_schedule.remove(self.account_of(resource.region), resource)
         kind, account = self._kind(resource), self.account_of(resource.region)
         if not resource.lease:
             # A record without a lease says nothing about whose it is; only its tag does.
@@ -138,7 +147,8 @@ class AwsProvider:
             if not resource.lease:
                 raise NotPermitted(f"{resource.kind} {resource.id} has no {LEASE} tag, so it is not ours to remove")
         try:
-            answer = account.change(kind.remove_call, **{kind.remove_id: [resource.id] if kind.by_list else resource.id})
+            named: dict[str, Any] = {kind.remove_id: [resource.id] if kind.by_list else resource.id}
+            answer = account.change(kind.remove_call, **named)
         except ProviderError as e:
             if not_found(e):
                 return {**_stamp(account), "state": "not-found"}
@@ -155,6 +165,17 @@ class AwsProvider:
         account = self.account_of(region)
         return image_named(account, image, "x86_64", self._known[account.region].images).root_gib
 
+    def check_schedule(self, regions: Sequence[str]) -> None:
+        """The role, what it may do, and each region's group: a refusal that names the command which makes what is missing."""
+        self._role = aws_schedule.role_of(self.account, regions)
+        self.account_id = self._role.split(":")[4]
+        for region in regions:
+            aws_schedule.check_group(self.account_of(region))
+
+    def verify_schedule(self, schedule: Resource) -> list[str]:
+        account = self.account_of(schedule.region)
+        return aws_schedule.verify(account, schedule, self._role or aws_schedule.role_of(account))
+
     def identity(self) -> Identity:
         """Who we are to AWS, or a refusal that says how to log in."""
         try:
@@ -165,7 +186,8 @@ class AwsProvider:
                     f"AWS does not accept these credentials: {e.what}", why=e.why, next=e.next or login_next(self.account.profile)
                 ) from e
             raise
-        return Identity(str(answer.data["Account"]), str(answer.data["Arn"]))
+        self.account_id = str(answer.data["Account"])
+        return Identity(self.account_id, str(answer.data["Arn"]))
 
     def login(self) -> Login:
         """Which credentials these are, and until when they are sure to be accepted."""

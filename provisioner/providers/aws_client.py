@@ -86,13 +86,13 @@ class Account:
         except BotoCoreError as e:
             raise self._refused(e, "credentials", creating=False) from e
 
-    def create(self, operation: str, **params: Any) -> Answer:
+    def create(self, operation: str, *, service: str = "ec2", **params: Any) -> Answer:
         """A request that makes something: sent once. Raises NotCreated only where nothing can have been made."""
-        return self._call("ec2", operation, params, changes=True, creating=True)
+        return self._call(service, operation, params, changes=True, creating=True)
 
-    def change(self, operation: str, **params: Any) -> Answer:
+    def change(self, operation: str, *, service: str = "ec2", **params: Any) -> Answer:
         """A request that changes or removes something: sent once."""
-        return self._call("ec2", operation, params, changes=True, creating=False)
+        return self._call(service, operation, params, changes=True, creating=False)
 
     def pages(self, operation: str, page_size: int | None, *, service: str = "ec2", **params: Any) -> Iterator[Answer]:
         """Every page of a listing, or an error: a page that cannot be read makes the whole listing unreadable."""

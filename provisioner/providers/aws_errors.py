@@ -12,6 +12,7 @@ This file must not know requests or resources.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,7 +89,9 @@ REFUSED = frozenset(
         "MissingParameter",
         "OptInRequired",
         "PendingVerification",
+        "ResourceNotFoundException",  # Scheduler: the group is not there, so nothing was put into it
         "SecurityGroupLimitExceeded",
+        "ServiceQuotaExceededException",
         "SpotMaxPriceTooLow",
         "TagLimitExceeded",
         "UnknownParameter",
@@ -97,6 +100,7 @@ REFUSED = frozenset(
         "UnsupportedTenancy",
         "VPCIdNotSpecified",
         "ValidationError",
+        "ValidationException",
         "VcpuLimitExceeded",
         "VolumeLimitExceeded",
     }
@@ -128,7 +132,8 @@ CAPACITY = frozenset(
     }
 )
 
-GONE_WORDS = (".NotFound", ".NotFoundException")
+GONE_WORDS = (".NotFound", ".NotFoundException", ".NonExistentQueue")
+GONE_CODES = frozenset({"NoSuchEntity", "QueueDoesNotExist", "ResourceNotFoundException"})
 
 
 def fault(e: Exception, operation: str, *, creating: bool = False, profile: str | None = None) -> ProviderError:
@@ -142,7 +147,7 @@ def fault(e: Exception, operation: str, *, creating: bool = False, profile: str 
     return kind(
         f"{operation}: {code}: {message}",
         why=_why(code, kind),
-        next=_next(code, profile),
+        next=_next(code, message, profile),
         provider_code=code,
         request_id=request_id,
     )
@@ -155,7 +160,13 @@ def request_id_of(response: Mapping[str, Any]) -> str:
 
 def not_found(e: ProviderError) -> bool:
     """Did the provider answer that there is no such thing?"""
-    return e.provider_code.endswith(GONE_WORDS) and not e.provider_code.startswith("InvalidAMIID")
+    return e.provider_code in GONE_CODES or (e.provider_code.endswith(GONE_WORDS) and not e.provider_code.startswith("InvalidAMIID"))
+
+
+def missing_permission(message: str) -> str:
+    """The action that AWS's own words name ("not authorized to perform: ec2:RunInstances on resource: …"); "" when they do not."""
+    found = re.search(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z]+)", message)
+    return found[1] if found else ""
 
 
 def login_next(profile: str | None) -> str:
@@ -186,13 +197,13 @@ def _why(code: str, kind: type[ProviderError]) -> str:
     return "no answer that says what happened; it may or may not have been done"
 
 
-def _next(code: str, profile: str | None) -> str:
+def _next(code: str, message: str, profile: str | None) -> str:
     if code == "RequestExpired":
         return "set this machine's clock (timedatectl set-ntp true); AWS refuses requests more than 5 minutes off"
     if code in CREDENTIALS or code in NO_LOGIN:
         return login_next(profile)
     if code in DENIED:
-        return "ask for the missing permission: docs/iam.md has the policy gpulease needs"
+        return f"give these credentials {missing_permission(message) or 'the missing permission'}: gpulease iam policy"
     if code in ("InsufficientInstanceCapacity", "Unsupported", "InsufficientCapacity"):
         return "try again later (another zone may have some), or another type in `needs.types`: gpulease plan PROFILE"
     if code in ("VcpuLimitExceeded", "InstanceLimitExceeded"):

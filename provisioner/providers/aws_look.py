@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from provisioner.errors import ProviderError
 from provisioner.model import Inventory, Looked, Resource
+from provisioner.providers import aws_schedule
 from provisioner.providers.aws_client import Account
 from provisioner.providers.aws_errors import DENIED
 from provisioner.providers.aws_inventory import MADE, OTHER, resource
@@ -75,7 +76,9 @@ def _look_in(account: Account, lease: str | None) -> Inventory:
             looked.append(Looked(kind.name, account.region, checked=False, reason=e.what))
         else:
             looked.append(Looked(kind.name, account.region))
-    return Inventory(tuple(found.values()), tuple(looked), tuple(requests), date)
+    schedules, seen, answers = aws_schedule.listed(account, lease, lambda e: _cannot_list(e, simulated=account.endpoint is not None))
+    found |= {(one.kind, one.id): one for one in schedules}
+    return Inventory(tuple(found.values()), (*looked, seen), (*requests, *(answer.request_id for answer in answers)), date)
 
 
 def _cannot_list(e: ProviderError, *, simulated: bool) -> bool:

@@ -67,6 +67,14 @@ class Rehearsal:
             with e:
                 raise ValueError(e.read().decode("utf-8", "replace")) from e
 
+    def enforce(self, policy: Mapping[str, Any] | None) -> None:
+        """From now on whoever calls has exactly this IAM policy; None takes it away. ValueError when it cannot be decided."""
+        try:
+            self._ask("POST", "policy", policy)
+        except HTTPError as e:
+            with e:
+                raise ValueError(e.read().decode("utf-8", "replace")) from e
+
     def stop(self, timeout: float = 10.0) -> None:
         """Ends it and its machines; returns when it is gone. Already gone is fine."""
         pid = self.pid

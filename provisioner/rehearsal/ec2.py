@@ -211,7 +211,7 @@ class Ec2:
         kind, names = _REMOVES.get(call.action, ("", ()))
         for key, value in call.params.items():
             if any(key == name or (name.endswith(".") and key.startswith(name)) for name in names):
-                self._truth.asked(kind, value)
+                self._truth.asked(kind, value, call.by)
 
     @contextmanager
     def _listed(self, backend: Any) -> Iterator[None]:

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from provisioner.rehearsal import SIMULATED, engine
+from provisioner.rehearsal import SIMULATED, authorization, engine, policy
 from provisioner.rehearsal.faults import KNOWN, Fault, Plan
 from provisioner.rehearsal.peer import owner
 from provisioner.rehearsal.throttle import Buckets
@@ -47,6 +47,7 @@ class Endpoint:
         self._buckets = Buckets()
         self._state, self._host_command = state, host_command
         self._loaded = threading.Event()
+        self._policy: policy.Document | None = None  # the caller's; None: nothing is asked about
         self._log: deque[dict[str, Any]] = deque(maxlen=20_000)
         self._lock = threading.RLock()
 
@@ -56,21 +57,26 @@ class Endpoint:
         from provisioner.rehearsal import account, account_quotas, machines, price_list
         from provisioner.rehearsal.ec2 import Ec2
         from provisioner.rehearsal.lifecycle import Clock, Lifecycle
+        from provisioner.rehearsal.scheduler import Scheduler
         from provisioner.rehearsal.spot import Spots
         from provisioner.rehearsal.supervisor import Hosts
         from provisioner.rehearsal.truth import Truth
 
         machines.install()
         self.truth = Truth()
-        lifecycle = self._lifecycle = Lifecycle(self._lock, self.plan, Clock(), self.truth)
+        clock = Clock()
+        lifecycle = self._lifecycle = Lifecycle(self._lock, self.plan, clock, self.truth)
         self.hosts = lifecycle.hosts = Hosts(self._state, self._host_command, lifecycle.host_ended, lifecycle.host_is_up)
         self._spots = Spots(self._lock, self.plan, lifecycle, self.truth)
         lifecycle.on_running, self.hosts.busy = self._spots.running, self._spots.busy
         self._ec2 = Ec2(self._lock, self.plan, lifecycle, self.truth, self._spots)
+        self._scheduler = Scheduler(self._lock, clock, self.truth, self._act)
         self._services: dict[str, Callable[[Call], Reply]] = {"ec2": self._ec2.answer, "sts": account.sts, "ssm": account.ssm}
         self._services |= {"pricing": price_list.pricing, "servicequotas": account_quotas.service(self.plan)}
+        self._services["scheduler"] = self._scheduler.answer
         self._quiet_since = time.monotonic()
         self._loaded.set()
+        engine.warm()
 
     def quiet_for(self) -> float:
         """Seconds without machine and request; 0 while there is either."""
@@ -130,6 +136,8 @@ class Endpoint:
             entry["status"] = fault.status
             return self._fail(fault, call, environ, zone)
         try:
+            if self._policy is not None:
+                authorization.require(call, [self._policy])
             reply = self._services.get(call.service, engine.ask)(call)
         except Refusal as no:
             reply, entry["error"] = refusal(call, no), no.code
@@ -140,6 +148,20 @@ class Endpoint:
         entry["status"] = reply.status
         if fault is not None:
             return self._fail(fault, call, environ, zone, reply)
+        return reply
+
+    def _act(self, call: Call) -> Reply:
+        """What a schedule does: as its role, which its policies decide, and past the faults, which are about clients."""
+        entry = self._note(call)
+        role = call.user_agent.split()[-1]
+        _, documents = authorization.role_documents(role) or ({}, [])
+        try:
+            authorization.require(call, documents, role)
+            reply = self._ec2.answer(call)
+        except Refusal as no:
+            entry["error"], entry["status"] = no.code, no.status
+            raise
+        entry["status"] = reply.status
         return reply
 
     def _fail(self, fault: Fault, call: Call, environ: dict[str, Any], zone: str, reply: Reply | None = None) -> Reply:
@@ -179,6 +201,8 @@ class Endpoint:
             return _json({"stopping": True})
         if (method, what) == ("POST", "faults"):
             return self._add_faults(body)
+        if (method, what) == ("POST", "policy"):
+            return self._enforce(body)
         if (method, what) == ("GET", "info"):
             return _json({"pid": os.getpid(), "state": str(self._state), "simulated": True})
         if (method, what) == ("GET", "log"):
@@ -208,6 +232,15 @@ class Endpoint:
             self._spots.changed()
             self._lifecycle.loosen()
         return _json({"armed": armed})
+
+    def _enforce(self, body: bytes) -> Reply:
+        """From now on the caller has exactly this policy; null takes it away again."""
+        try:
+            document = json.loads(body or b"null")
+            self._policy = None if document is None else policy.check(document)
+        except ValueError as e:
+            raise Refusal("MalformedPolicyDocument", str(e)) from e
+        return _json({"enforced": self._policy is not None})
 
     def _route(self, query: str) -> Reply:
         from urllib.parse import parse_qs

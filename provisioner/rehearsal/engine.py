@@ -30,9 +30,10 @@ _RESPONSES = {
     "sts": ("moto.sts.responses", "TokenResponse"),
     "ssm": ("moto.ssm.responses", "SimpleSystemManagerResponse"),
     "iam": ("moto.iam.responses", "IamResponse"),
+    "sqs": ("moto.sqs.responses", "SQSResponse"),
 }
 _A_SET = re.compile(rb"'[\[{]'([^']*)'[\]}]'")  # moto prints Python sets of ids into its messages
-_SAME_PREFIX = frozenset({"ec2", "sts", "ssm", "iam"})  # services whose endpoint prefix is their name
+_SAME_PREFIX = frozenset({"ec2", "sts", "ssm", "iam", "sqs"})  # services whose endpoint prefix is their name
 
 
 def load(state: Path) -> None:
@@ -60,6 +61,12 @@ def load(state: Path) -> None:
     finally:
         gc.enable()
         gc.freeze()  # what was loaded stays; the collector need not walk it again
+
+
+def warm() -> None:
+    """What a run asks for a second later (roles, queues), while nobody waits for it: a tenth of a second."""
+    for service in ("iam", "sqs"):
+        importlib.import_module(_RESPONSES[service][0])
 
 
 def backend(region: str) -> Any:

@@ -30,9 +30,10 @@ class _Entry:
     lease: str
     born: float
     asked: float | None = None
-    by: str = ""  # who asked for its end: "api" or "guest"
+    by: str = ""  # who asked for its end: "api", "guest" or "schedule"
     gone: float | None = None
     detail: dict[str, Any] | None = None
+    told: bool = False  # noted by who holds it; not one of moto's objects
 
 
 class Truth:
@@ -56,8 +57,20 @@ class Truth:
                     entry.gone = now
                     self.last_end = time.monotonic()
             for key, entry in self._entries.items():
-                if entry.region == region and key not in seen and entry.gone is None:
+                if entry.region == region and key not in seen and entry.gone is None and not entry.told:
                     entry.gone, entry.state = now, "gone"
+
+    def note(
+        self, kind: str, id: str, region: str, lease: str, state: str, detail: dict[str, Any] | None = None, *, gone: bool = False
+    ) -> None:
+        """For what is no object of moto's EC2: a schedule says itself what has become of it."""
+        with self._lock:
+            entry = self._entries.setdefault((kind, id), _Entry(kind, id, region, state, lease, time.time(), told=True))
+            if entry.gone is not None and not gone:
+                entry.gone = None  # made anew under the same name
+            entry.state, entry.detail = state, detail or entry.detail
+            if gone:
+                entry.gone = time.time()
 
     def asked(self, kind: str, id: str, by: str = "api") -> None:
         """Its end was asked for, now; the first time counts."""

@@ -1,7 +1,8 @@
 """AWS on the wire: what a request asks, and the shape in which each protocol answers and refuses.
 
-Three protocols meet here: EC2's (form in, XML out, `<Response><Errors>` on refusal), the query protocol of STS and
-IAM (form in, `<ErrorResponse>`), and JSON with `X-Amz-Target` (SSM, and every newer service; `__type` on refusal).
+Four protocols meet here: EC2's (form in, XML out, `<Response><Errors>` on refusal), the query protocol of STS and
+IAM (form in, `<ErrorResponse>`), JSON with `X-Amz-Target` (SSM, SQS, and most newer services; `__type` on refusal), and
+JSON behind REST paths (EventBridge Scheduler), where method and path say the action.
 The service and region are read from the SigV4 credential scope, as the only thing a client with an endpoint URL
 still says about them. Signatures are not checked: what is rehearsed is our own behaviour, not AWS's locks.
 
@@ -17,12 +18,26 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, unquote, urlencode
 from xml.sax.saxutils import escape
 
 _SCOPE = re.compile(r"Credential=(?P<key>[^/,\s]+)/\d{8}/(?P<region>[^/,\s]+)/(?P<service>[^/,\s]+)/aws4_request")
 _NAMESPACES = {"sts": "https://sts.amazonaws.com/doc/2011-06-15/", "iam": "https://iam.amazonaws.com/doc/2010-05-08/"}
 _DOES_NOT_CHANGE = ("Describe", "Get", "List", "Lookup", "Search", "Simulate")
+_REST = {  # service -> (method, path, action); a group of the path is a parameter, as a field of the query is
+    "scheduler": (
+        ("POST", r"/schedules/(?P<Name>[^/]+)", "CreateSchedule"),
+        ("GET", r"/schedules/(?P<Name>[^/]+)", "GetSchedule"),
+        ("DELETE", r"/schedules/(?P<Name>[^/]+)", "DeleteSchedule"),
+        ("GET", r"/schedules", "ListSchedules"),
+        ("POST", r"/schedule-groups/(?P<Name>[^/]+)", "CreateScheduleGroup"),
+        ("GET", r"/schedule-groups/(?P<Name>[^/]+)", "GetScheduleGroup"),
+        ("DELETE", r"/schedule-groups/(?P<Name>[^/]+)", "DeleteScheduleGroup"),
+        ("GET", r"/schedule-groups", "ListScheduleGroups"),
+        ("GET", r"/tags/(?P<ResourceArn>.+)", "ListTagsForResource"),
+        ("POST", r"/tags/(?P<ResourceArn>.+)", "TagResource"),
+    )
+}
 EC2_NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
 
 
@@ -55,6 +70,7 @@ class Call:
     user_agent: str = ""
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     at: float = field(default_factory=time.time)
+    by: str = "api"  # who asks: a client, or the cloud itself ("schedule")
 
     @property
     def mutates(self) -> bool:
@@ -86,19 +102,33 @@ def parse(environ: Mapping[str, Any], body: bytes) -> Call:
     document: dict[str, Any] = {}
     if target:
         protocol, action = "json", target.rsplit(".", 1)[-1]
-        try:
-            loaded = json.loads(body or b"{}")
-        except ValueError:
-            loaded = {}
-        document = loaded if isinstance(loaded, dict) else {}
+        document = _document(body)
         params = {key: value for key, value in document.items() if isinstance(value, str)}
     else:
         params = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
         params.update(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True))
         protocol, action = ("ec2" if service == "ec2" else "query"), params.get("Action", "")
-        if not action:  # REST: the path says what is asked; such services are only ever refused here
-            protocol, action = "json", f"{environ.get('REQUEST_METHOD', '')} {environ.get('PATH_INFO', '')}"
+        if not action:  # REST: the path says what is asked
+            protocol, (action, named) = "json", _rest(service, environ.get("REQUEST_METHOD", ""), environ.get("PATH_INFO", ""))
+            query = dict(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True))
+            document = _document(body)
+            params = {**{key: value for key, value in document.items() if isinstance(value, str)}, **query, **named}
     return Call(service, region, action, params, protocol, body, document, environ.get("HTTP_USER_AGENT", ""))
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    try:
+        loaded = json.loads(body or b"{}")
+    except ValueError:
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _rest(service: str, method: str, path: str) -> tuple[str, dict[str, str]]:
+    for how, pattern, action in _REST.get(service, ()):
+        if how == method and (found := re.fullmatch(pattern, path)):
+            return action, {key: unquote(value) for key, value in found.groupdict().items()}
+    return f"{method} {path}", {}
 
 
 def numbered(params: Mapping[str, str], prefix: str) -> list[tuple[int, str]]:

@@ -145,9 +145,11 @@ def forget_clients() -> None:
     aws_client.forget()
 
 
-def _send(moto: tuple[str, int], body: bytes, path: str = "/", headers: dict[str, str] | None = None) -> http.client.HTTPResponse:
+def _send(
+    moto: tuple[str, int], body: bytes, path: str = "/", headers: dict[str, str] | None = None, method: str = "POST"
+) -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection(*moto, timeout=30)
-    connection.request("POST", path, body, headers or {})
+    connection.request(method, path, body, headers or {})
     answer = connection.getresponse()
     answer.data = answer.read()  # type: ignore[attr-defined]
     connection.close()
@@ -159,10 +161,16 @@ def _handler(wire: Wire) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
         wbufsize = 65536  # headers and body in one segment: two would wait 40 ms for each other (Nagle)
 
+        def do_GET(self) -> None:
+            self.do_POST()
+
+        def do_DELETE(self) -> None:
+            self.do_POST()
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             params = dict(parse_qsl(body.decode(), keep_blank_values=True))
-            action = params.get("Action") or self.headers.get("X-Amz-Target", "").rpartition(".")[2]
+            action = params.get("Action") or self.headers.get("X-Amz-Target", "").rpartition(".")[2] or f"{self.command} {self.path}"
             # Credential=KEY/DAY/REGION/SERVICE/aws4_request
             region = self.headers.get("Authorization", "//").split("/")[2]
             wire.requests.append(Request(action, params, self.headers["User-Agent"], region))
@@ -178,7 +186,8 @@ def _handler(wire: Wire) -> type[BaseHTTPRequestHandler]:
                 status, code = fault.split(" ", 1)
                 self._answer(int(status), error_xml(code), "text/xml")
             else:
-                answer = _send(wire.moto, body, self.path, {k: v for k, v in self.headers.items() if k.lower() != "content-length"})
+                headers = {k: v for k, v in self.headers.items() if k.lower() != "content-length"}
+                answer = _send(wire.moto, body, self.path, headers, self.command)
                 if fault == "lose":
                     self._drop()
                 else:

@@ -44,8 +44,8 @@ def test_everything_under_the_tag_is_found_whatever_its_kind(provider: AwsProvid
     assert all(r.lease == LEASE and r.region == "us-east-1" for r in found.resources)
     assert {r.kind for r in found.resources if r.billed} == {"instance", "volume", "elastic-ip", "snapshot"}
     assert found.resources[0].id == machine.id and found.resources[0].facts["deadline"] == spec.deadline
-    assert [looked.kind for looked in found.looked_in if looked.checked] == list(LISTS)
-    assert len(found.request_ids) == len(LISTS) and str(found.provider_date).endswith("Z")
+    assert [looked.kind for looked in found.looked_in if looked.checked] == [*LISTS, "schedule"]
+    assert len(found.request_ids) == len(LISTS) + 1 and str(found.provider_date).endswith("Z")
 
 
 def test_all_of_it_can_be_removed_again(provider: AwsProvider, spec: LaunchSpec) -> None:

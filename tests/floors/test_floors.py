@@ -24,11 +24,10 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("cost", "model", "errors", "data", "clean", "yamlsafe", "times"), 0),
     **dict.fromkeys(("scope", "journal", "lease"), 1),
     **dict.fromkeys(("providers", "rehearsal", "remote", "runtimes", "evals", "evidence", "decide"), 2),
-    **dict.fromkeys(
-        ("profile", "profile_fields", "profile_sections", "plan", "ledger", "guards", "watchdog", "closing", "reap", "caller"), 3
-    ),
+    **dict.fromkeys(("profile", "profile_fields", "profile_sections", "plan", "ledger", "drills"), 3),
+    **dict.fromkeys(("guards", "watchdog", "closing", "reap", "caller"), 3),
     **dict.fromkeys(("life", "launching", "interruption", "serving", "measure", "run", "schedule"), 3),
-    **dict.fromkeys(("report", "drill", "offering", "cli_offers"), 4),
+    **dict.fromkeys(("report", "drill", "offering", "cli_offers", "prepare", "cli_prepare"), 4),
     **dict.fromkeys(("render", "clouds", "options", "doctor", "commands", "shipped", "visit", "terminal", "cli", "__main__"), 4),
 }
 

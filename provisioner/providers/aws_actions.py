@@ -1,0 +1,104 @@
+"""Every API action that gpulease asks permission for: in which policy it stands, why, and what happens without it.
+
+The one list. The policies are printed from it (aws_policy), docs/iam.md is made from it (tools/docs.py), a test compares it with
+the calls in the source, and another with what a rehearsed life asked for: no more, no less. An action with `without` is
+optional: then the run goes on and says what it could not see; without any other one a named step stops.
+
+Four policies: `runner` rents, watches and lets go; `reaper` finds and lets go of what others forgot; `scheduler-role` is what the
+schedule at AWS acts with; `init` is for the person who prepares an account, once.
+This file must not know ARNs or conditions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+RUNNER, REAPER, ROLE, INIT = "runner", "reaper", "scheduler-role", "init"
+POLICIES = {
+    RUNNER: "rents, watches, lets go",
+    REAPER: "finds what is overdue, and lets go of it",
+    ROLE: "what the schedule at AWS acts with; `gpulease init aws` makes it",
+    INIT: "prepares an account, once, by hand",
+}
+
+
+@dataclass(frozen=True)
+class Action:
+    name: str  # "ec2:RunInstances"
+    policies: tuple[str, ...]
+    why: str
+    without: str = ""  # "": it is needed
+
+
+_BOTH = (RUNNER, REAPER)
+_UNSEEN = "these kinds are not looked at, and the proof says so"
+_STAYS = "such a thing stays, and the verdict says so; it is no kind that we make"
+
+ACTIONS = (
+    Action("sts:GetCallerIdentity", (RUNNER, REAPER, INIT), "which account this is, and whether the login works", "AWS grants it to all"),
+    Action("ec2:DescribeRegions", (REAPER, INIT), "in which regions to look"),
+    Action("ec2:DescribeInstanceTypeOfferings", (RUNNER,), "in which zones a type is offered", "offers name no zone"),
+    Action("ec2:DescribeInstanceTypes", (RUNNER,), "what a type has", "the types of the shipped catalog"),
+    Action("ec2:DescribeSpotPriceHistory", (RUNNER,), "what the spot market asks", "the market's price is unknown; only for spot"),
+    Action("pricing:GetProducts", (RUNNER,), "list prices of today", "the dated prices that ship with gpulease, for us-east-1 alone"),
+    Action("servicequotas:GetServiceQuota", (RUNNER,), "is there a vCPU quota for it?", "quotas are unknown"),
+    Action("ec2:DescribeImages", (RUNNER,), "the image's disk and owner"),
+    Action("ssm:GetParameter", (RUNNER,), "the newest GPU image", "the image is looked for by its name"),
+    Action(
+        "ec2:DescribeInstanceConnectEndpoints", (RUNNER,), "the way in through an endpoint", "needed only with `launch.reach: endpoint`"
+    ),
+    Action("ec2:DescribeSubnets", (RUNNER,), "where an interface can be"),
+    Action("ec2:CreateSecurityGroup", (RUNNER,), "port 22 from one address; not with a group of your own"),
+    Action("ec2:AuthorizeSecurityGroupIngress", (RUNNER,), "port 22 from one address; not with a group of your own"),
+    Action("ec2:RunInstances", (RUNNER,), "the machine"),
+    Action("ec2:CreateTags", (RUNNER,), "tags at birth; AWS asks for it, it is never called"),
+    Action("ec2:DescribeInstanceAttribute", (RUNNER,), "reads the launch back: does power-off terminate it?"),
+    Action("ec2:DescribeInstances", _BOTH, "what is there"),
+    Action("ec2:DescribeVolumes", _BOTH, "what is there"),
+    Action("ec2:DescribeNetworkInterfaces", _BOTH, "what is there"),
+    Action("ec2:DescribeSecurityGroups", _BOTH, "what is there"),
+    Action("ec2:DescribeAddresses", _BOTH, "what a person may have tagged", _UNSEEN),
+    Action("ec2:DescribeSpotInstanceRequests", _BOTH, "what a person may have tagged", _UNSEEN),
+    Action("ec2:DescribeKeyPairs", _BOTH, "what a person may have tagged", _UNSEEN),
+    Action("ec2:DescribeLaunchTemplates", _BOTH, "what a person may have tagged", _UNSEEN),
+    Action("ec2:DescribeSnapshots", _BOTH, "what a person may have tagged", _UNSEEN),
+    Action("ec2:TerminateInstances", (*_BOTH, ROLE), "ends the machine"),
+    Action("ec2:DeleteVolume", _BOTH, "a disk that did not go with its machine"),
+    Action("ec2:DeleteNetworkInterface", _BOTH, "an interface that did not go with its machine"),
+    Action("ec2:DeleteSecurityGroup", _BOTH, "the lease's group"),
+    Action("ec2:ReleaseAddress", _BOTH, "what a person tagged as the lease's", _STAYS),
+    Action("ec2:CancelSpotInstanceRequests", _BOTH, "what a person tagged as the lease's", _STAYS),
+    Action("ec2:DeleteKeyPair", _BOTH, "what a person tagged as the lease's", _STAYS),
+    Action("ec2:DeleteLaunchTemplate", _BOTH, "what a person tagged as the lease's", _STAYS),
+    Action("ec2:DeleteSnapshot", _BOTH, "what a person tagged as the lease's", _STAYS),
+    Action("iam:GetRole", (RUNNER, INIT), "is the scheduled termination's role there, and trusted right?"),
+    Action("iam:GetRolePolicy", (RUNNER, INIT), "may that role do what it must, and no more?"),
+    Action("iam:PassRole", (RUNNER,), "lets the schedule act as that role; AWS asks for it, it is never called"),
+    Action("scheduler:GetScheduleGroup", (RUNNER, INIT), "is there a place for the schedule?"),
+    Action("scheduler:CreateSchedule", (RUNNER,), "arms the guard at AWS"),
+    Action("scheduler:GetSchedule", _BOTH, "reads that guard back"),
+    Action("scheduler:ListSchedules", (*_BOTH, INIT), "which guards are still armed"),
+    Action("scheduler:DeleteSchedule", _BOTH, "takes the guard away once the machine is seen gone"),
+    Action("sqs:SendMessage", (ROLE,), "leaves word of a termination that failed"),
+    Action("iam:CreateRole", (INIT,), "makes the role"),
+    Action("iam:TagRole", (INIT,), "tags it at birth; AWS asks for it, it is never called"),
+    Action("iam:UpdateAssumeRolePolicy", (INIT,), "puts right who may take it on"),
+    Action("iam:PutRolePolicy", (INIT,), "says what it may do"),
+    Action("iam:DeleteRolePolicy", (INIT,), "--remove"),
+    Action("iam:DeleteRole", (INIT,), "--remove"),
+    Action("scheduler:CreateScheduleGroup", (INIT,), "makes the group"),
+    Action("scheduler:TagResource", (INIT,), "tags it at birth; AWS asks for it, it is never called"),
+    Action("scheduler:ListTagsForResource", (INIT,), "is that group ours?"),
+    Action("scheduler:DeleteScheduleGroup", (INIT,), "--remove"),
+    Action("sqs:GetQueueUrl", (INIT,), "is the queue there?"),
+    Action("sqs:GetQueueAttributes", (INIT,), "is the queue as it should be?"),
+    Action("sqs:ListQueueTags", (INIT,), "is that queue ours?"),
+    Action("sqs:CreateQueue", (INIT,), "makes the queue"),
+    Action("sqs:TagQueue", (INIT,), "tags it at birth; AWS asks for it, it is never called"),
+    Action("sqs:SetQueueAttributes", (INIT,), "puts the queue right"),
+    Action("sqs:DeleteQueue", (INIT,), "--remove"),
+)
+
+
+def of(policy: str) -> list[str]:
+    return [action.name for action in ACTIONS if policy in action.policies]

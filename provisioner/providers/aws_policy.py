@@ -1,0 +1,178 @@
+"""The least-privilege IAM policies, made from the list of actions: which resources, and under which conditions.
+
+Looking cannot be limited to resources. Making is limited to what is born with our tag (and, if asked, to some instance types:
+the cheapest guard against a big bill that there is), changing and removing to what carries it, schedules to our group, the
+role to its one name and service. With regions named, everything regional is limited to them; IAM and STS are not regional.
+
+The conditions are decided in the rehearsal by its own evaluator; none was tried against a live account yet.
+This file must not send anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from provisioner.errors import UsageError
+from provisioner.providers import aws_actions
+from provisioner.providers.aws_launch import MANAGED
+from provisioner.providers.aws_schedule import GROUP, QUEUE, ROLE, ROLE_PATH, SERVICE, permissions
+
+Statement = dict[str, Any]
+
+BY_TAG = frozenset(
+    {
+        "AuthorizeSecurityGroupIngress",
+        "CancelSpotInstanceRequests",
+        "DeleteKeyPair",
+        "DeleteLaunchTemplate",
+        "DeleteNetworkInterface",
+        "DeleteSecurityGroup",
+        "DeleteSnapshot",
+        "DeleteVolume",
+        "ReleaseAddress",
+        "TerminateInstances",
+    }
+)
+BORN = ("instance", "volume", "network-interface", "spot-instances-request")
+IN_A_GROUP = frozenset({"CreateSchedule", "GetSchedule", "DeleteSchedule"})
+NOT_REGIONAL = frozenset({"iam", "sts", "pricing"})
+
+
+def document(name: str, *, regions: Sequence[str] = (), types: Sequence[str] = (), account: str = "") -> dict[str, Any]:
+    """The policy of that name. Without an account its ARNs match any; the policy is attached in one anyway."""
+    if name not in aws_actions.POLICIES:
+        known = ", ".join(aws_actions.POLICIES)
+        raise UsageError(f"there is no policy {name!r}", why=f"there are: {known}", next="gpulease iam policy runner")
+    if name == aws_actions.ROLE:
+        return permissions(account or "*")
+    if types and name != aws_actions.RUNNER:
+        raise UsageError(f"--type has no meaning for the policy {name}", why="only the runner launches anything", next="leave it out")
+    owner = account or "*"
+    actions = aws_actions.of(name)
+    made = [_look(actions), *_other(actions, owner, types), *_ours(actions, owner), *_prepare(actions, owner, name)]
+    for statement in made:
+        services = {action.split(":")[0] for action in _many(statement["Action"])}
+        if regions and not services & NOT_REGIONAL:
+            _condition(statement, "StringEquals", "aws:RequestedRegion", list(regions))
+    return {"Version": "2012-10-17", "Statement": [_ordered(statement) for statement in made if statement["Action"]]}
+
+
+def _look(actions: Sequence[str]) -> Statement:
+    names = [a for a in actions if a.startswith("ec2:Describe") or a == "scheduler:ListSchedules"]
+    return {"Sid": "Look", "Action": names, "Resource": "*"}
+
+
+def _other(actions: Sequence[str], owner: str, types: Sequence[str]) -> list[Statement]:
+    found: list[Statement] = []
+    # The price list has its endpoint in two regions only, and STS and IAM in none: no condition on regions for these.
+    anywhere = [a for a in ("sts:GetCallerIdentity", "pricing:GetProducts") if a in actions]
+    found.append({"Sid": "WhoAmIAndWhatItCosts", "Action": anywhere, "Resource": "*"})
+    if "servicequotas:GetServiceQuota" in actions:
+        found.append({"Sid": "Quotas", "Action": "servicequotas:GetServiceQuota", "Resource": "*"})
+    if "ssm:GetParameter" in actions:
+        found.append({"Sid": "FindImage", "Action": "ssm:GetParameter", "Resource": "arn:aws:ssm:*::parameter/aws/service/*"})
+    if "ec2:RunInstances" in actions:
+        tagged = {"StringEquals": {f"aws:RequestTag/{MANAGED}": "true"}}
+        machine: Statement = {
+            "Sid": "LaunchOnlyTagged",
+            "Action": "ec2:RunInstances",
+            "Resource": _ec2(owner, "instance"),
+            "Condition": tagged,
+        }
+        if types:
+            _condition(machine, "StringLike", "ec2:InstanceType", list(types))
+        found += [
+            machine,
+            {
+                "Sid": "WithWhatIsBornTagged",
+                "Action": "ec2:RunInstances",
+                "Resource": [_ec2(owner, kind) for kind in BORN[1:]],
+                "Condition": tagged,
+            },
+            {
+                "Sid": "OnWhatIsThere",
+                "Action": "ec2:RunInstances",
+                "Resource": ["arn:aws:ec2:*::image/*", _ec2("*", "subnet"), _ec2("*", "security-group")],
+            },
+            {
+                "Sid": "GroupOnlyTagged",
+                "Action": "ec2:CreateSecurityGroup",
+                "Resource": _ec2(owner, "security-group"),
+                "Condition": tagged,
+            },
+            {"Sid": "GroupInAnyNetwork", "Action": "ec2:CreateSecurityGroup", "Resource": _ec2(owner, "vpc")},
+            {
+                "Sid": "TagOnlyAtBirth",
+                "Action": "ec2:CreateTags",
+                "Resource": _ec2(owner, "*"),
+                "Condition": {"StringEquals": {"ec2:CreateAction": ["RunInstances", "CreateSecurityGroup"]}},
+            },
+        ]
+    return found
+
+
+def _ours(actions: Sequence[str], owner: str) -> list[Statement]:
+    removes = [a for a in actions if a.startswith("ec2:") and a.split(":")[1] in BY_TAG]
+    schedules = [a for a in actions if a.startswith("scheduler:") and a.split(":")[1] in IN_A_GROUP]
+    tagged = {"StringEquals": {f"aws:ResourceTag/{MANAGED}": "true"}}
+    found: list[Statement] = [
+        {"Sid": "ChangeOnlyOurs", "Action": removes, "Resource": "arn:aws:ec2:*:*:*/*", "Condition": tagged},
+        {"Sid": "OnlyOurSchedules", "Action": schedules, "Resource": f"arn:aws:scheduler:*:{owner}:schedule/{GROUP}/*"},
+    ]
+    if "iam:PassRole" in actions:
+        role = f"arn:aws:iam::{owner}:role{ROLE_PATH}{ROLE}"
+        found += [
+            {
+                "Sid": "TheirGroup",
+                "Action": "scheduler:GetScheduleGroup",
+                "Resource": f"arn:aws:scheduler:*:{owner}:schedule-group/{GROUP}",
+            },
+            {"Sid": "TheirRole", "Action": ["iam:GetRole", "iam:GetRolePolicy"], "Resource": role},
+            {
+                "Sid": "PassItToTheSchedulerOnly",
+                "Action": "iam:PassRole",
+                "Resource": role,
+                "Condition": {"StringEquals": {"iam:PassedToService": SERVICE}},
+            },
+        ]
+    return found
+
+
+def _prepare(actions: Sequence[str], owner: str, name: str) -> list[Statement]:
+    if name != aws_actions.INIT:
+        return []
+    places = {
+        "iam": ("TheRole", f"arn:aws:iam::{owner}:role{ROLE_PATH}{ROLE}"),
+        "scheduler": ("TheGroup", f"arn:aws:scheduler:*:{owner}:schedule-group/{GROUP}"),
+        "sqs": ("TheQueue", f"arn:aws:sqs:*:{owner}:{QUEUE}"),
+    }
+    return [
+        {
+            "Sid": sid,
+            "Action": [a for a in actions if a.startswith(f"{service}:") and a != "scheduler:ListSchedules"],
+            "Resource": resource,
+        }
+        for service, (sid, resource) in places.items()
+    ]
+
+
+def _ec2(owner: str, kind: str) -> str:
+    return f"arn:aws:ec2:*:{owner}:{kind}/*"
+
+
+def _condition(statement: Statement, operator: str, key: str, values: list[str]) -> None:
+    condition = {op: dict(keys) for op, keys in statement.get("Condition", {}).items()}
+    condition.setdefault(operator, {})[key] = values
+    statement["Condition"] = condition
+
+
+def _ordered(statement: Statement) -> Statement:
+    """As people write it: what for, what, on what, when. One action is written as one."""
+    action = statement["Action"]
+    made = {"Sid": statement["Sid"], "Effect": "Allow", "Action": action[0] if isinstance(action, list) and len(action) == 1 else action}
+    return made | {key: statement[key] for key in ("Resource", "Condition") if key in statement}
+
+
+def _many(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
