@@ -4,9 +4,9 @@ Its disk is an overlay over the tree of tools/real-os.sh, so that a boot costs s
 Its user data is what a test hands over, byte for byte; what an image would bring along (no locales, a host name that
 resolves) stands in the vendor data, which cloud-init keeps apart.
 
-Everything lives in namespaces of its own that end with the tests, however these end. The console is a file; a reboot
-is what the loop in `_LIFE` makes of the container's exit code for one. The clock is this computer's, wall clock and
-uptime: a container has none of its own, so a wrong clock is shown by a deadline that lies elsewhere.
+Everything lives in namespaces and control groups of its own that end with the tests, however these end. The console
+is a file; a reboot is what the loop in `_LIFE` makes of the container's exit code for one. The clock is this computer's,
+wall clock and uptime: a container has none of its own, so a wrong clock is shown by a deadline that lies elsewhere.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -29,11 +30,14 @@ from provisioner.remote.keys import KeyPair, client_pair, host_pair
 from provisioner.remote.ssh import SshHost, wait_for_ssh
 
 LEASE = "r-20261121t140210z-0123abcd"
-USER = "debian"
+USER = "debian"  # Debian's own cloud.cfg names it
 PROGRAMS = ("systemd-nspawn", "unshare", "setpriv", "nsenter", "ip", "nft", "mount")
 CLEAN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 _LIFE = """
+for at in /sys/fs/cgroup/unified /sys/fs/cgroup/systemd /sys/fs/cgroup; do
+  [ -e "$at/cgroup.procs" ] && mkdir "$at/$3" && echo $$ > "$at/$3/cgroup.procs"
+done
 ip link set lo up
 : > "$1/started"
 read -r go < "$1/go" || exit 90
@@ -72,7 +76,7 @@ class End:
 class Machine:
     def __init__(self, folder: Path, tree: Path) -> None:
         folder.mkdir(parents=True)
-        self.folder, self.tree, self.name = folder, tree, f"gl{os.getpid()}-{folder.name}"[:60]
+        self.folder, self.tree, self.name = folder, tree, f"gl-{secrets.token_hex(6)}"
         self.client: KeyPair = client_pair(folder / "keys")
         self.host: KeyPair = host_pair(folder / "keys")
         self.address, self.deadline, self.told = "", 0, b""
@@ -176,8 +180,10 @@ class Machine:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._life.pid, signal.SIGKILL)  # nspawn's guest goes with it
             self._life.wait(20)
-            with contextlib.suppress(OSError):
-                os.rmdir(f"/run/systemd/nspawn/propagate/{self.name}")
+            for left in (Path("/run/systemd/nspawn/propagate"), *(Path("/sys/fs/cgroup") / at for at in ("", "systemd", "unified"))):
+                for folder, _, _ in os.walk(left / self.name, topdown=False):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(folder)
         shutil.rmtree(self.folder / "upper", ignore_errors=True)
 
     def _plug_in(self, pid: int) -> str:
