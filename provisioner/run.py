@@ -27,7 +27,7 @@ from provisioner.life import Access, Life, Progress, Tell, Waits
 from provisioner.measure import evaluate, missed
 from provisioner.model import Clock, Fact, Offer, Provider, Verdict
 from provisioner.plan import Plan
-from provisioner.remote import facts, keys, ssh, tunnel
+from provisioner.remote import facts, hostkey, keys, ssh, tunnel
 from provisioner.scope import Cancelled, Scope, SystemClock
 from provisioner.serving import Serving, serve
 
@@ -201,8 +201,15 @@ def on_machine(life: Life, launched: Launched, keep_s: float) -> None:
         with life.stage("connect") as detail:
             waiting = ssh.wait_for_ssh(address, life.access.port, life.access.user, within=BOOT_S, **reach)
             host = sessions.enter_context(waiting)
-            detail["hostKeySha256"] = keys.fingerprint(launched.host_key)
+            detail |= {"id": launched.machine.id, "hostKeySha256": keys.fingerprint(launched.host_key)}
             life.tell("connect", f"{host.name}, host key {keys.fingerprint(launched.host_key)} as pinned")
+            if life.access.host_key is None:
+                # The key it was born with was in its user-data, which others can read.
+                detail["firstHostKeySha256"] = detail["hostKeySha256"]
+                reach["host_key"] = hostkey.rotate(host, launched.host_key, sleep=life.waits.sleep)
+                hostkey.retire(life.folder.path / "keys", reach["host_key"])
+                detail["hostKeySha256"] = keys.fingerprint(reach["host_key"])
+                life.tell("connect", f"it made itself another: {detail['hostKeySha256']}, and no other is accepted from now on")
         with life.stage("verify") as detail:
             # Before anything is downloaded: a machine that is not what was asked for is paid for by the second.
             lease, region = life.lease, launched.offer.region

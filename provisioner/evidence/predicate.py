@@ -50,6 +50,7 @@ INSTANCE = shape(
                 "imageId",
                 "clientToken",
                 "hostKeySha256",
+                "firstHostKeySha256",
                 "stateReason",
                 "stateTransitionReason",
                 "refusal",

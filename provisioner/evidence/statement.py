@@ -108,6 +108,16 @@ def _run(history: History) -> dict[str, Json]:
     return made
 
 
+def _host_keys(history: History, thing: Thing) -> dict[str, Json]:
+    """The key that the machine was born with, and the one it then made itself."""
+    found: dict[str, Json] = {}
+    for stage in history.of("stage"):
+        detail = stage.get("detail") or {}
+        if stage.get("stage") == "connect" and detail.get("id") == thing.id:
+            found |= {name: str(detail[name])[:100] for name in ("hostKeySha256", "firstHostKeySha256") if name in detail}
+    return found
+
+
 def _machines(history: History) -> list[tuple[Ask | None, Thing | None]]:
     """One per launch that was asked for, the refused too; then any machine that is ours and was never asked for."""
     made = {id(t.ask): t for t in history.things.values() if t.kind == MACHINE and t.ask is not None}
@@ -137,6 +147,7 @@ def _instance(history: History, ask: Ask | None, thing: Thing | None) -> dict[st
     for name in ("type", "imageId", "hostKeySha256", "launchTime", "stateReason", "stateTransitionReason"):
         if (said := thing.facts(name)) is not None and (name != "launchTime" or milliseconds(said) is not None):
             made[name] = said[:2000]
+    made |= _host_keys(history, thing)
     if (first := thing.first("here")) is not None:
         made |= history.moment(first).fields("runningFirstSeenAt")
     if thing.removals:

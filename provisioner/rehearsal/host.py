@@ -39,7 +39,7 @@ from .host_gpu import NvidiaSmi
 from .host_imds import Metadata
 from .host_init import Init, MachineOff
 from .host_listen import listeners, ss
-from .host_shims import Answer, Control, Shutdown, cloud_init, df, install, timedatectl
+from .host_shims import Answer, Control, Shutdown, cloud_init, df, install, ssh_keygen, timedatectl
 from .host_spec import BadSpec, Faults, Spec, parse_spec
 from .host_ssh import Door, Sshd, load_host_key, new_host_key
 from .host_systemctl import Systemctl
@@ -197,6 +197,8 @@ class Machine:
                 return cloud_init(argv, lambda: self.cloud.finished, self.cloud.errors)
             case "curl":
                 return self.metadata.curl(argv)
+            case "ssh-keygen":
+                return ssh_keygen(argv)
             case "requests":  # the simulated server counts what it has answered
                 self._requests(int(argv[0]) if argv else 0)
                 return 0, "", ""

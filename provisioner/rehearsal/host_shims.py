@@ -21,8 +21,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
+from .host_ssh import load_host_key, new_host_key
 from .unit_text import show_instant
 
 Answer = tuple[int, str, str]
@@ -39,6 +41,7 @@ ASK = (
     "ss",
     "df",
     "cloud-init",
+    "ssh-keygen",
 )
 COPIED = {
     "sudo": ("sudo", "runuser"),
@@ -229,6 +232,23 @@ def df(argv: Sequence[str], total_gib: int, free_gib: int | None) -> Answer:
     # As df does: one line for each path asked about, though all of them are on the one volume.
     line = " ".join(cells[f] for f in fields) + "\n"
     return 0, f"{' '.join(heads[f] for f in fields)}\n" + line * max(1, sum(not word.startswith("-") for word in argv)), ""
+
+
+def ssh_keygen(argv: Sequence[str]) -> Answer:
+    """A new ed25519 key without a passphrase, which is all that a machine is asked for: not every computer has OpenSSH."""
+    given = dict(pairwise(argv))
+    path = Path(given.get("-f", ""))
+    if given.get("-t") != "ed25519" or given.get("-N") != "" or not path.is_absolute():
+        return 1, "", "SIMULATED: ssh-keygen makes ed25519 keys without a passphrase, at an absolute path, and does nothing else\n"
+    if path.exists():
+        return 1, f"{path} already exists.\nOverwrite (y/n)? ", ""
+    text = new_host_key()
+    public = load_host_key(text)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:
+        f.write(text)
+    words = [public.get_name(), public.get_base64(), given.get("-C", "")]
+    path.with_name(path.name + ".pub").write_text(" ".join(words).strip() + "\n")
+    return 0, "", ""
 
 
 def timedatectl(argv: Sequence[str]) -> Answer:

@@ -68,6 +68,14 @@ def host_pair(folder: Path, *, anew: bool = False) -> KeyPair:
     return make_pair(folder, "host_ed25519")
 
 
+def replace_public(folder: Path, name: str, public: str) -> None:
+    """Another public half under that name, all of it or the old one."""
+    part = folder / f"{name}.pub.part"
+    part.unlink(missing_ok=True)
+    _write_new(part, public_line(public).encode("ascii") + b"\n", 0o644)
+    part.replace(folder / f"{name}.pub")
+
+
 def public_line(text: str) -> str:
     """ "ssh-ed25519 AAAA…" out of one public-key line, comment and surrounding white space dropped."""
     lines = text.strip().splitlines()

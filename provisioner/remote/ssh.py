@@ -21,6 +21,7 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import paramiko
@@ -164,10 +165,12 @@ class SshHost:
             )
         return bytes(data)
 
-    def reconnect(self) -> None:
-        """Drop the connection and make it again, with the same pins."""
+    def reconnect(self, host_key: str | None = None) -> None:
+        """Make the connection again with the same pins, or with another host key, and drop the old one."""
+        target = self._target if host_key is None else replace(self._target, host_key=host_key)
+        link = open_link(target, timeout=self._timeout, keepalive=self._keepalive, sleep=self._sleep)
         self._link.close()
-        self._link = open_link(self._target, timeout=self._timeout, keepalive=self._keepalive, sleep=self._sleep)
+        self._target, self._link = target, link
 
     def close(self) -> None:
         self._link.close()

@@ -24,6 +24,12 @@ DOG = "tests/os/test_watchdog.py"
 LEDGERS, CLOSINGS, SCOPES = "tests/core/test_ledger.py", "tests/core/test_closing.py", "tests/core/test_scope.py"
 LAUNCHING, LAUNCHES = "provisioner/launching.py", "tests/core/test_launching.py"
 REAPS, GUARDED, RUNS = "tests/core/test_reap.py", "tests/core/test_guards.py", "tests/core/test_run_ends.py"
+READ_BACK, NETWORK, HOSTKEY = (
+    "provisioner/providers/aws_read_back.py",
+    "provisioner/providers/aws_network.py",
+    "provisioner/remote/hostkey.py",
+)
+READS, HOSTKEYS = "tests/aws/test_aws_read_back.py", "tests/remote/test_hostkey.py"
 
 
 @dataclass(frozen=True)
@@ -169,4 +175,22 @@ MUTANTS = [
     Mutant("dear-offers-planned", "provisioner/plan.py", "            elif (most := quote.at_most(seconds)) > budget:\n", "            elif (most := quote.at_most(seconds)) > budget * 1000:\n", ("tests/core/test_plan.py::test_a_dearer_offer_comes_in_only_where_the_budget_covers_it_until_the_deadline",)),
     Mutant("spot-at-the-market", "cost/quote.py", "        return sum(line.cost(deadline_seconds + self.tail_seconds) for line in self.lines)\n", "        return sum(line.usual(deadline_seconds + self.tail_seconds) for line in self.lines)\n", ("tests/core/test_plan.py::test_a_spot_machine_is_expected_at_the_market_and_bounded_by_its_ceiling",)),
     Mutant("dropped-without-a-look", LEASE, "            if resource.phase in (Phase.LEAVING, Phase.GONE):\n                return\n            _ask(self.id, resource, self.provider, self.journal, tell)\n", "            _ask(self.id, resource, self.provider, self.journal, tell)\n            return\n", (f"{RULES}::test_a_machine_that_does_not_go_is_followed_by_no_other",)),
+    # -- the launch: asked for is not made, the user's group is read, the first host key is worth nothing ------------------
+    Mutant("user-data-not-compared", READ_BACK, '    expect("user-data", user_data_digest(attributes.get("userData")), _digest(asked.get("UserData", b"")))\n', '', (f"{READS}::test_each_difference_alone_is_told",)),
+    Mutant("image-not-compared", READ_BACK, '    expect("image", instance.get("ImageId"), asked["ImageId"])\n', '', (f"{READS}::test_each_difference_alone_is_told",)),
+    Mutant("shutdown-behaviour-not-compared", READ_BACK, '    expect("on shutdown", attributes.get("instanceInitiatedShutdownBehavior"), asked["InstanceInitiatedShutdownBehavior"])\n', '', (f"{READS}::test_each_difference_alone_is_told",)),
+    Mutant("hop-limit-not-compared", READ_BACK, '    expect("instance metadata hop limit", metadata.get("HttpPutResponseHopLimit"), wanted["HttpPutResponseHopLimit"])\n', '', (f"{READS}::test_each_difference_alone_is_told",)),
+    Mutant("profile-not-compared", READ_BACK, '    expect("instance profile", instance.get("IamInstanceProfile"), asked.get("IamInstanceProfile"))\n', '', (f"{READS}::test_each_difference_alone_is_told",)),
+    Mutant("encryption-not-compared", READ_BACK, '        expect(f"encryption of {name}", volume.get("Encrypted"), True)\n', '', (f"{READS}::test_each_difference_alone_is_told",)),
+    Mutant("size-not-compared", READ_BACK, '            expect(f"size of {name} in GiB", volume.get("Size"), ebs["VolumeSize"])\n', '', (f"{READS}::test_each_difference_alone_is_told",)),
+    Mutant("groups-not-compared", READ_BACK, '        expect(f"groups of interface {name}", [g.get("GroupId") for g in interface.get("Groups", [])], wanted["Groups"])\n', '', (f"{READS}::test_each_difference_alone_is_told",)),
+    Mutant("ingress-not-compared", READ_BACK, '    if rules is not None:\n', '    if not rules and rules is not None:\n', (f"{READS}::test_each_difference_alone_is_told",)),
+    Mutant("interface-tags-not-compared", READ_BACK, '        _tags(expect, str(interface.get("NetworkInterfaceId")), tagged, _asked_tags(asked, "network-interface"))\n', '        pass\n', (f"{READS}::test_each_difference_alone_is_told",)),
+    Mutant("persistent-spot-accepted", READ_BACK, '    expect("kind of the spot request", request.get("Type"), wanted["SpotInstanceType"])\n', '', (f"{READS}::test_each_difference_of_a_spot_request_alone_is_told",)),
+    Mutant("spot-ceiling-not-compared", READ_BACK, '    expect("ceiling of the spot request", _decimal(request.get("SpotPrice")), _decimal(wanted["MaxPrice"]))\n', '', (f"{READS}::test_each_difference_of_a_spot_request_alone_is_told",)),
+    Mutant("open-to-everybody-accepted", NETWORK, '    if wide := [str(network) for network in networks if network.prefixlen < (8 if network.version == 4 else 16)]:', '    if wide := []:', ("tests/aws/test_aws_network.py::test_a_group_of_the_users_lets_us_in_and_not_everybody",)),
+    Mutant("larger-disk-than-quoted", "provisioner/providers/aws_launch.py", '    if spec.disk_gib < image.root_gib:\n', '    if False:\n', ("tests/aws/test_aws_create.py::test_a_disk_is_never_larger_than_what_was_quoted",)),
+    Mutant("old-host-key-goes-on", HOSTKEY, '            host.reconnect(fresh)\n', '            host.reconnect()\n', (f"{HOSTKEYS}::test_a_machine_that_goes_on_showing_the_old_key_is_not_used",)),
+    Mutant("same-host-key-accepted", HOSTKEY, '    if fresh == keys.public_line(pinned):\n', '    if False:\n', (f"{HOSTKEYS}::test_a_rotation_that_fails_is_an_error",)),
+    Mutant("injected-key-kept", HOSTKEY, '    (folder / "host_ed25519").unlink(missing_ok=True)\n', '', (f"{HOSTKEYS}::test_the_injected_private_key_leaves_the_lease_too",)),
 ]  # fmt: skip

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.errors import HostKeyError
 from provisioner.rehearsal.host_cloudinit import BadUserData, parse_user_data, shellify
+from provisioner.remote import hostkey, ssh
 from provisioner.remote.bootstrap import armed
 from provisioner.remote.bootstrap import user_data as real_user_data
 
@@ -116,6 +118,19 @@ def test_a_reboot_keeps_the_port_and_the_disk_and_runs_bootcmd_again(start: Star
     assert not alive(sleeper)
     assert box.out('wc -l < "$GPULEASE_ROOT/root/boots"; ls kept "$GPULEASE_ROOT/run/gone" 2>/dev/null || true').split() == ["2", "kept"]
     assert box.out('cat "$GPULEASE_ROOT/proc/sys/kernel/random/boot_id"') != boot
+
+
+def test_a_host_key_of_its_own_survives_a_reboot(start: Start) -> None:
+    box = start(user_data())
+    pins = {"client_key": CLIENT_KEY, "host_key": f"ssh-ed25519 {HOST_KEY.get_base64()}"}
+    with ssh.connect("127.0.0.1", box.port, "ubuntu", **pins) as host:
+        fresh = hostkey.rotate(host, pins["host_key"])
+        host.run("sudo reboot", check=False)
+    with ssh.wait_for_ssh("127.0.0.1", box.port, "ubuntu", within=20.0, pause=0.1, **{**pins, "host_key": fresh}) as host:
+        assert host.run("echo back").stdout == "back\n"
+    with pytest.raises(HostKeyError), ssh.connect("127.0.0.1", box.port, "ubuntu", **pins):
+        pass
+    assert HOST not in (box.root / "etc/ssh/ssh_host_ed25519_key").read_text()
 
 
 def test_a_deadline_that_passed_while_the_machine_rebooted_fires_when_it_is_back(start: Start) -> None:

@@ -40,6 +40,7 @@ class Sshd:
     signals: int = 0  # commands that the client asked to have ended (in-process server only)
     log: Path | None = None
     transports: list[paramiko.Transport] = field(default_factory=list, repr=False)
+    pid: int = 0  # of OpenSSH's server
 
     @property
     def auth_messages(self) -> int:
@@ -205,12 +206,13 @@ def _copy(channel: paramiko.Channel, sock: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def openssh(folder: Path, *, host_type: str = "ed25519", extra: str = "") -> Iterator[Sshd]:
+def openssh(folder: Path, *, host_type: str = "ed25519", extra: str = "", host: Path | None = None) -> Iterator[Sshd]:
     """A real sshd without root's help, in debug-free foreground, with a configuration of its own."""
     assert SSHD is not None
     folder.mkdir(parents=True, exist_ok=True)
     client = make_pair(folder, "client")
-    host = folder / "host"
+    host = host or folder / "host"
+    host.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(["ssh-keygen", "-q", "-t", host_type, "-N", "", "-f", str(host)], check=True)
     (folder / "authorized").write_text(client.public + "\n")
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -231,8 +233,8 @@ def openssh(folder: Path, *, host_type: str = "ed25519", extra: str = "") -> Ite
                 break
             assert process.poll() is None, log.read_text()
             time.sleep(0.02)
-        public = (folder / "host.pub").read_text()
-        yield Sshd(port, " ".join(public.split()[:2]), client, Path.home(), log=log)
+        public = host.with_name(f"{host.name}.pub").read_text()
+        yield Sshd(port, " ".join(public.split()[:2]), client, Path.home(), log=log, pid=process.pid)
     finally:
         process.terminate()
         process.wait(5)
