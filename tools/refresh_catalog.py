@@ -1,6 +1,12 @@
 """Make provisioner/providers/aws_catalog.json from a table of EC2 GPU types and their prices.
 
-    python tools/refresh_catalog.py TABLE.csv > provisioner/providers/aws_catalog.json
+    python tools/refresh_catalog.py TABLE.csv > new.json                        from a table
+    python tools/refresh_catalog.py --from-account [PROFILE] > new.json         from AWS itself, with your credentials
+    mv new.json provisioner/providers/aws_catalog.json                          a commit of its own
+
+From an account: what types there are, their vCPUs, memory and GPUs are EC2's (DescribeInstanceTypes), prices are those
+of AWS's price list today. What the driver shows is nobody's to ask: it stays as it is, a new type has none, and a
+figure that nobody verified stays marked. A type that is no longer sold in the region keeps its row and its date.
 
 The table has one row per instance type with the columns named in `_row`; a cell that is empty is not known and
 stays `null`, never zero. The few machines without a GPU, for drills, are listed here with their own source. Money
@@ -14,6 +20,7 @@ import json
 import math
 import sys
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 PRICES = (
@@ -42,6 +49,50 @@ def main(path: str) -> str:
         "sizeSource": SIZES,
         "types": sorted(rows, key=lambda row: str(row["type"])),
     }
+    return json.dumps(catalog, indent=1, sort_keys=True, ensure_ascii=True)
+
+
+def from_account(profile: str | None, endpoint: str | None = None) -> str:
+    """The catalog as it is, with what AWS says today. `endpoint` is a rehearsal's, for the test of this tool."""
+    from datetime import UTC, datetime
+
+    from cost import Price
+    from provisioner.providers import aws_prices, aws_quotas, aws_types
+    from provisioner.providers.aws_client import Account
+
+    old = aws_types.catalog()
+    region, today = old["region"], datetime.now(UTC).date()
+    account = Account(region, profile, endpoint)
+    served = aws_prices.served_in(region)
+    assert served is not None, f"{region} has no price list"
+    pricing = Account(served, profile, endpoint)
+    rows = {row["type"]: dict(row) for row in old["types"]}
+    plain = [row["type"] for row in old["types"] if not row["gpu"]]
+    wanted = [{"Name": "instance-type", "Values": [*aws_types.FAMILIES, *plain]}]
+    for page in account.pages("DescribeInstanceTypes", 100, Filters=wanted):
+        types = aws_types.described(page.data)
+        for said in page.data["InstanceTypes"]:
+            type = types.get(said["InstanceType"])
+            if type is None or not (type.gpu or type.name in plain):
+                continue
+            price = aws_prices.machine(pricing, region, type.name, today)
+            row = rows.setdefault(type.name, {"smiMib": None, "smiVerified": False, "computeCapability": None, "nvmeGb": None})
+            row |= {
+                "type": type.name,
+                "gpu": type.gpu,
+                "gpus": type.gpus,
+                "ec2Mib": type.ec2_mib,
+                "vcpus": type.vcpus,
+                "ramMib": said["MemoryInfo"]["SizeInMiB"],
+                "arch": type.arch,
+                "microUsdPerHour": price.micro_usd_per_hour if isinstance(price, Price) else None,
+                "priceAsOf": price.as_of if isinstance(price, Price) else None,
+                "quotaCode": aws_quotas.code_of(type.name, spot=False),
+            }
+            if type.part is not None:
+                row["gpuFraction"] = str(type.part)
+    source = f"AWS Pricing API, on-demand Linux, {region}, {today}; rows of an older date: {old['priceSource']}"
+    catalog = {**old, "priceSource": source, "types": sorted(rows.values(), key=lambda row: str(row["type"]))}
     return json.dumps(catalog, indent=1, sort_keys=True, ensure_ascii=True)
 
 
@@ -79,6 +130,10 @@ def _verified(row: dict[str, str]) -> bool:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if sys.argv[1:2] == ["--from-account"] and len(sys.argv) <= 3:
+        sys.path.insert(0, str(Path(__file__).parents[1]))
+        print(from_account(sys.argv[2] if len(sys.argv) == 3 else None))
+    elif len(sys.argv) == 2 and not sys.argv[1].startswith("-"):
+        print(main(sys.argv[1]))
+    else:
         sys.exit(__doc__)
-    print(main(sys.argv[1]))

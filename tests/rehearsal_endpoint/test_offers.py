@@ -11,6 +11,7 @@ import pytest
 
 from provisioner.errors import RefusedError
 from provisioner.model import Requirements
+from provisioner.providers import aws_types
 from provisioner.providers.aws import AwsProvider
 from provisioner.rehearsal import price_list
 from tests.rehearsal_endpoint.conftest import Cloud, code_of
@@ -178,3 +179,27 @@ def test_parts_of_an_l4_are_told_by_ec2_and_never_offered(cloud: Cloud) -> None:
     seen = provider(cloud).survey(Requirements(gpu="L4"))
     assert not [line for line in seen.lines if line.offer.type.startswith(("g6f", "gr6f"))]
     assert {out.type: out.why[:10] for out in seen.out if out.kind == "part"}["g6f.large"] == "it has 1/8"
+
+
+def test_the_catalog_is_refreshed_from_an_account_and_keeps_what_only_a_machine_can_say(cloud: Cloud) -> None:
+    import importlib.util
+    from pathlib import Path
+
+    path = Path(__file__).parents[2] / "tools" / "refresh_catalog.py"
+    found = importlib.util.spec_from_file_location("refresh_catalog", path)
+    assert found is not None and found.loader is not None
+    tool = importlib.util.module_from_spec(found)
+    found.loader.exec_module(tool)
+    made = json.loads(tool.from_account(None, cloud.rehearsal.endpoint))
+    old = {row["type"]: row for row in aws_types.catalog()["types"]}
+    new = {row["type"]: row for row in made["types"]}
+    assert set(new) >= set(old) and new["p3.2xlarge"] == old["p3.2xlarge"]  # EC2 here does not have it any more
+    today = datetime.now(UTC).date().isoformat()
+    assert new["g6.xlarge"]["priceAsOf"] == new["t3.medium"]["priceAsOf"] == today
+    assert new["p5e.48xlarge"]["microUsdPerHour"] is None
+    for name, row in new.items():
+        if name in old:
+            assert (row["smiMib"], row["smiVerified"]) == (old[name]["smiMib"], old[name]["smiVerified"])
+            # The same machine, by EC2's word and by the table it was made from.
+            for key in ("gpu", "gpus", "vcpus", "arch", "ec2Mib", "quotaCode", "gpuFraction"):
+                assert row.get(key) == old[name].get(key) or key == "gpuFraction", (name, key)
