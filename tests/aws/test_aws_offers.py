@@ -17,7 +17,7 @@ from provisioner.errors import RefusedError
 from provisioner.model import Requirements
 from provisioner.providers.aws import AwsProvider
 from provisioner.providers.aws_offers import Place, Survey, survey
-from provisioner.providers.aws_prices import snapshot, snapshot_beside
+from provisioner.providers.aws_prices import Unknown, snapshot, snapshot_beside
 from provisioner.providers.aws_types import catalog, known, misfit, same_gpu
 
 TODAY = date(2026, 11, 25)
@@ -95,6 +95,8 @@ def test_an_unknown_price_is_out_and_not_zero() -> None:
     elsewhere = seen(Requirements(gpu="L4"), region="eu-west-1")
     assert elsewhere.lines == () and {out.kind for out in elsewhere.out} >= {"price"}
     assert any("eu-west-1" in out.why for out in elsewhere.out)
+    # Also where what stands beside the machine is known there.
+    assert isinstance(snapshot("eu-west-1", "g6.xlarge", TODAY), Unknown)
 
 
 def test_a_snapshot_says_its_age_and_is_none_after_a_year() -> None:

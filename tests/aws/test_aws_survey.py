@@ -163,7 +163,8 @@ def test_a_part_of_an_l4_is_known_by_its_memory_whatever_ec2_counts(count: int, 
     (type,) = aws_types.described({"InstanceTypes": [described("g6f.large", gpu("L4", count, mib))]}).values()
     assert type.part == part and type.gpus == 0
     for need in (Requirements(), Requirements(types=("g6f.large",)), Requirements(gpus=0, types=("g6f.large",))):
-        assert aws_types.misfit(type, need) is not None
+        out = aws_types.misfit(type, need)
+        assert out is not None and (need.gpus == 0 or (out.kind, out.near) == ("part", True))
 
 
 def test_a_type_that_only_ec2_knows_shows_ec2s_memory_and_meets_no_need_for_memory() -> None:

@@ -30,6 +30,14 @@ READ_BACK, NETWORK, HOSTKEY = (
     "provisioner/remote/hostkey.py",
 )
 READS, HOSTKEYS = "tests/aws/test_aws_read_back.py", "tests/remote/test_hostkey.py"
+OFFERED, PRICED, QUOTED = (
+    "provisioner/providers/aws_offers.py",
+    "provisioner/providers/aws_prices.py",
+    "provisioner/providers/aws_quotas.py",
+)
+SPOTTED, TYPED = "provisioner/providers/aws_spot.py", "provisioner/providers/aws_types.py"
+SURVEYS, PRICES = "tests/aws/test_aws_survey.py", "tests/aws/test_aws_prices.py"
+OLD_PRICES = "tests/aws/test_aws_offers.py"
 
 
 @dataclass(frozen=True)
@@ -193,4 +201,30 @@ MUTANTS = [
     Mutant("old-host-key-goes-on", HOSTKEY, '            host.reconnect(fresh)\n', '            host.reconnect()\n', (f"{HOSTKEYS}::test_a_machine_that_goes_on_showing_the_old_key_is_not_used",)),
     Mutant("same-host-key-accepted", HOSTKEY, '    if fresh == keys.public_line(pinned):\n', '    if False:\n', (f"{HOSTKEYS}::test_a_rotation_that_fails_is_an_error",)),
     Mutant("injected-key-kept", HOSTKEY, '    (folder / "host_ed25519").unlink(missing_ok=True)\n', '', (f"{HOSTKEYS}::test_the_injected_private_key_leaves_the_lease_too",)),
+    # -- offers: ceilings, prices, quotas ---------------------------------------------------------------------------------
+    Mutant("spot-above-its-ceiling", OFFERED, "    if history is not None and history.now > price.micro_usd_per_hour:\n", "    if False:\n", (f"{SURVEYS}::test_a_spot_offer_costs_at_most_the_ceiling_and_shows_the_market",)),
+    Mutant("spot-at-its-ceiling-is-out", OFFERED, "history.now > price.micro_usd_per_hour", "history.now >= price.micro_usd_per_hour", (f"{SURVEYS}::test_a_market_exactly_at_the_ceiling_is_in",)),
+    Mutant("the-market-is-the-ceiling", OFFERED, "        price=price,\n", "        price=price if history is None else replace(price, micro_usd_per_hour=history.now),\n", (f"{SURVEYS}::test_a_spot_offer_costs_at_most_the_ceiling_and_shows_the_market",)),
+    Mutant("the-profiles-ceiling-is-ignored", OFFERED, "    if need.spot_max_micro_usd is not None:\n", "    if False:\n", (f"{SURVEYS}::test_a_spot_offer_costs_at_most_the_ceiling_and_shows_the_market",)),
+    Mutant("no-market-is-a-market", OFFERED, "    if spot and place.spot is not None and zone is not None and history is None:\n", "    if False:\n", (f"{SURVEYS}::test_a_market_that_could_not_be_asked_is_unknown_and_counts_as_the_ceiling",)),
+    Mutant("a-quota-too-small-is-offered", OFFERED, "    if quota.allows(type.vcpus) is False:\n", "    if False:\n", (f"{SURVEYS}::test_a_quota_that_is_too_small_puts_the_offer_out_with_the_numbers_and_the_way_to_ask_for_more",)),
+    Mutant("dear-before-cheap", OFFERED, "        return way, line.expected,", "        return way, -line.expected,", (f"{SURVEYS}::test_the_way_to_buy_that_is_preferred_comes_first_and_then_the_cheapest",)),
+    Mutant("the-other-way-to-buy-first", OFFERED, "        return way, line.expected,", "        return -way, line.expected,", (f"{SURVEYS}::test_the_way_to_buy_that_is_preferred_comes_first_and_then_the_cheapest",)),
+    Mutant("what-stands-beside-may-be-unknown", OFFERED, "    if isinstance(place.beside, Unknown):\n", "    if False:\n", (f"{SURVEYS}::test_each_region_is_priced_by_itself_or_is_out",)),
+    Mutant("unknown-quota-is-ok", QUOTED, "        return None if self.limit is None or self.used is None else True\n", "        return True\n", (f"{SURVEYS}::test_a_quota_allows_only_what_both_figures_say",)),
+    Mutant("unknown-use-is-none", QUOTED, "        return None if self.limit is None or self.used is None else True\n", "        return None if self.limit is None else True\n", (f"{SURVEYS}::test_a_quota_allows_only_what_both_figures_say",)),
+    Mutant("a-quota-counts-only-what-runs", QUOTED, "vcpus + (self.used or 0) > self.limit", "(self.used or 0) > self.limit", (f"{SURVEYS}::test_a_quota_allows_only_what_both_figures_say",)),
+    Mutant("a-price-cut-towards-zero", PRICED, "    return math.ceil(Decimal(text) * cost.MICRO)", "    return int(Decimal(text) * cost.MICRO)", (f"{SURVEYS}::test_money_is_read_exactly_and_rounded_up",)),
+    Mutant("one-region-stands-for-all", PRICED, '    if region != catalog()["region"]:\n', "    if False:\n", (f"{OLD_PRICES}::test_an_unknown_price_is_out_and_not_zero",)),
+    Mutant("a-price-never-gets-too-old", PRICED, "    if cost.is_too_old(price.as_of, today):\n", "    if False:\n", (f"{OLD_PRICES}::test_a_snapshot_says_its_age_and_is_none_after_a_year",)),
+    Mutant("of-two-prices-any", PRICED, "    if len(found) > 1:\n", "    if False:\n", (f"{PRICES}::test_no_price_zero_and_two_prices_are_unknown",)),
+    Mutant("free-is-a-price", PRICED, '_rates(account, "AmazonEC2", wanted, "Hrs") if rate > 0}', '_rates(account, "AmazonEC2", wanted, "Hrs")}', (f"{PRICES}::test_no_price_zero_and_two_prices_are_unknown",)),
+    Mutant("a-product-nobody-asked-for", PRICED, "        if any(about.get(field) != value for field, value in wanted.items()) or", "        if False or", (f"{PRICES}::test_a_product_that_was_not_asked_for_is_no_price_even_if_the_list_sends_it",)),
+    Mutant("another-currency-is-dollars", PRICED, "    if None in found or len(found) != len(dimensions):\n", "    if False:\n", (f"{PRICES}::test_a_product_that_cannot_be_read_is_an_error_and_no_price",)),
+    Mutant("the-cheapest-tier-counts", PRICED, "    return UnitPrice(max(found),", "    return UnitPrice(min(found),", (f"{PRICES}::test_of_several_tiers_of_traffic_the_dearest_counts",)),
+    Mutant("half-a-spot-history", SPOTTED, "        if not price or not isinstance(at, datetime):\n            raise", "        if not price or not isinstance(at, datetime):\n            continue\n            raise", (f"{SURVEYS}::test_a_spot_price_that_cannot_be_read_is_no_price",)),
+    Mutant("the-oldest-price-is-now", SPOTTED, "History(max(points)[1],", "History(min(points)[1],", (f"{SURVEYS}::test_the_newest_entry_is_the_price_now_in_whatever_order_they_come",)),
+    Mutant("a-part-is-a-gpu", TYPED, "    if type.part is not None:\n", "    if False:\n", (f"{SURVEYS}::test_a_part_of_an_l4_is_known_by_its_memory_whatever_ec2_counts",)),
+    Mutant("ec2s-count-of-parts", TYPED, "    if mib is not None and whole is not None and mib * 100 < whole * 95:\n", "    if False:\n", (f"{SURVEYS}::test_a_part_of_an_l4_is_known_by_its_memory_whatever_ec2_counts",)),
+    Mutant("ec2s-memory-is-the-drivers", TYPED, "    if type.vram_mib is None:\n", "    if type.vram_mib is None and not type.ec2_mib:\n", (f"{SURVEYS}::test_a_type_that_only_ec2_knows_shows_ec2s_memory_and_meets_no_need_for_memory",)),
 ]  # fmt: skip
