@@ -65,7 +65,9 @@ def ended_by(entries: Sequence[Entry]) -> Outcome:
     ]
     if any(reason.startswith("Client.InstanceInitiatedShutdown") for reason in reasons):
         return Outcome.GUARD_FIRED
-    return Outcome.RECOVERED
+    from provisioner.evidence import scheduled
+
+    return Outcome.GUARD_FIRED if scheduled.ended_so(entries) else Outcome.RECOVERED
 
 
 def outcome_of(error: BaseException | None, entries: Sequence[Entry]) -> Outcome:

@@ -37,13 +37,16 @@ SILENCE_S = times.REAL.silence_s
 """The machine powers itself off after this long without a sign of life from here."""
 
 
-def arm_watchdog(folder: LeaseFolder, journal: Journal, deadline: str, waived: tuple[str, ...]) -> None:
+def arm_watchdog(
+    folder: LeaseFolder, journal: Journal, deadline: str, waived: tuple[str, ...], provider: Provider | None = None, region: str = ""
+) -> None:
     if "watchdog" in waived:
         journal.append("guard", {"guard": "watchdog", "state": "waived"})
         return
     overdue = instant(deadline) + GRACE_S
     pid = watchdog.start(folder, overdue)
-    journal.append("guard", {"guard": "watchdog", "state": "armed", "firesAt": rfc3339(overdue), "detail": f"pid {pid}"})
+    known = drilled(provider, region, "watchdog") if provider is not None else {}
+    journal.append("guard", {"guard": "watchdog", "state": "armed", "firesAt": rfc3339(overdue), "detail": f"pid {pid}", **known})
 
 
 def check_schedule(provider: Provider, regions: Sequence[str], waived: tuple[str, ...]) -> None:

@@ -76,7 +76,7 @@ def run(
                 f"{folder.id}  {provider.name} {plan.offer.region}  at most {cost.show(plan.at_most_micro_usd)}, "
                 f"gone by {deadline[11:16]} UTC",
             )
-            guards.arm_watchdog(folder, journal, deadline, plan.profile.waived)
+            guards.arm_watchdog(folder, journal, deadline, plan.profile.waived, provider, plan.offer.region)
             patience = closing.SIMULATED_PATIENCE_S if plan.simulated else PATIENCE_S
             with hold(folder.id, provider, journal, clock, patience=patience, tell=lambda text: tell("release", text)) as lease:
                 life = Life(plan, lease, folder, waits, tell, progress, access, deadline, clock)

@@ -48,6 +48,7 @@ class Findings:
         """The codes of what all this does not show, in order of the alphabet."""
         history, genesis = self.history, self.history.genesis
         guards = {body["state"] for body in history.of("guard")}
+        armed = {body["guard"] for body in history.of("guard") if body["state"] in ("armed", "read-back")}
         last_looks = [row for e in history.lines("sweep")[-2:] for row in e["body"]["classes"]]
         dated = history.offset is not None
         said = {
@@ -59,7 +60,7 @@ class Findings:
             "cost-unpriced": "unpriced" in cost,
             "guard-failed": "failed" in guards,
             "guard-waived": "waived" in guards or bool(genesis.get("waived")),
-            "guards-not-drilled": True,
+            "guards-not-drilled": not armed or not armed <= {body["guard"] for body in history.of("guard") if "drilled" in body},
             "host-not-ours": self.foreign,
             "journal-rebuilt": bool(genesis.get("rebuilt")),
             "list-price-only": True,

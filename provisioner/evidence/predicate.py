@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from provisioner.evidence.schema import COUNT, FLAG, LEASE, OUTCOME, PHASE, SHA256, TEXT, TIME, VERDICT, Schema, array, shape
+from provisioner.evidence.schema import COUNT, DRILLED, FLAG, LEASE, OUTCOME, PHASE, SHA256, TEXT, TIME, VERDICT, Schema, array, shape
 from provisioner.evidence.statement import PREDICATE, TYPE
 
 INTEGER: Schema = {"type": "integer", "minimum": -(2**53) + 1, "maximum": 2**53 - 1}
@@ -72,7 +72,7 @@ RESOURCE = shape(
 
 GUARD = shape(
     {"kind": TEXT, "seq": COUNT, "tested": FLAG},
-    {"firesAt": TIME, **at("armedAt", "readBackAt", "removedAt", "failedAt", "waivedAt")},
+    {"firesAt": TIME, "drilled": DRILLED, **at("armedAt", "readBackAt", "removedAt", "failedAt", "waivedAt")},
 )
 
 LOOKED = shape({"class": TEXT, "regions": array(TEXT, 500), "checked": FLAG, "ours": COUNT}, {"reason": TEXT, "newUnexplained": COUNT})

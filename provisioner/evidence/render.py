@@ -164,8 +164,12 @@ def _resources(parts: list[str], predicate: dict[str, Any]) -> None:
 
 def _guards(parts: list[str], predicate: dict[str, Any]) -> None:
     names = ("armedAt", "readBackAt", "firesAt", "removedAt")
-    rows = [
-        (g["kind"], *(g.get(name, "") for name in names), "waived" if "waivedAt" in g else "failed" if "failedAt" in g else "")
-        for g in predicate["guards"]
-    ]
+    rows = [(g["kind"], *(g.get(name, "") for name in names), _note(g)) for g in predicate["guards"]]
     parts += ["## Guards", "", *table(("guard", "armed", "read back", "would fire", "removed", "note"), rows)]
+
+
+def _note(guard: dict[str, Any]) -> str:
+    """Waived, failed, or when it was last made to fire in this account."""
+    if "waivedAt" in guard or "failedAt" in guard:
+        return "waived" if "waivedAt" in guard else "failed"
+    return f"drilled {guard['drilled']['date']}, {guard['drilled']['secondsLate']} s late" if "drilled" in guard else ""

@@ -64,6 +64,8 @@ _SEEN = {"class": TEXT, "id": TEXT, "region": TEXT, "state": TEXT, "phase": PHAS
 _ASK = {"op": {"enum": ["create", "remove"]}, "class": TEXT}
 _LOOKED = shape({"class": TEXT, "region": TEXT, "checked": FLAG, "found": COUNT}, {"reason": TEXT}, closed=False)
 
+DRILLED = shape({"date": TIME, "region": TEXT, "secondsLate": COUNT})
+
 BODIES: dict[str, Schema] = {
     "genesis": shape(
         {"lease": LEASE, "provider": TEXT},
@@ -82,7 +84,9 @@ BODIES: dict[str, Schema] = {
         closed=False,
     ),
     "guard": shape(
-        {"guard": TEXT, "state": {"enum": ["armed", "read-back", "waived", "removed", "failed"]}}, {"firesAt": TIME}, closed=False
+        {"guard": TEXT, "state": {"enum": ["armed", "read-back", "waived", "removed", "failed"]}},
+        {"firesAt": TIME, "drilled": DRILLED},
+        closed=False,
     ),
     "intent": shape(_ASK, {"token": TEXT, "id": TEXT, "params": shape({}, {"quote": _QUOTE}, closed=False)}, closed=False),
     "done": shape({**_ASK, "intentSeq": COUNT, "id": TEXT}, {k: v for k, v in _SEEN.items() if k not in ("class", "id")}, closed=False),

@@ -20,7 +20,7 @@ from typing import Any
 
 import cost
 from cost import intervals, line_of, meter
-from provisioner.evidence import render
+from provisioner.evidence import render, scheduled
 from provisioner.evidence.canonical import Malformed, dumps, milliseconds, parse
 from provisioner.evidence.findings import Findings, examine
 from provisioner.evidence.history import MACHINE, Ask, History, Nonsense, Thing, read
@@ -176,6 +176,8 @@ def _stop_cause(history: History, thing: Thing) -> str:
         taken_over = [e["seq"] for e in history.lines("recovered")]
         return "recovery" if taken_over and taken_over[0] < thing.accepted.seq else "client"
     if thing.phase in ("leaving", "gone"):
+        if scheduled.fits(history, thing):
+            return "guard-schedule"
         return "external" if "UserInitiatedShutdown" in reason else "unknown"
     return "unknown"
 
@@ -217,8 +219,10 @@ def _guards(history: History) -> list[Json]:
             body["state"]
         ]
         guard |= history.moment(entry).fields(name)
-        if "firesAt" in body:
-            guard["firesAt"] = body["firesAt"]
+        guard |= {name: body[name] for name in ("firesAt", "drilled") if name in body}
+    for thing in history.things.values():
+        if thing.kind == scheduled.GUARD in guards and thing.accepted is not None and thing.accepted.answer_entry is not None:
+            guards[scheduled.GUARD] |= history.moment(thing.accepted.answer_entry).fields("removedAt")
     for name in history.genesis.get("waived", []):
         guards.setdefault(name, {"kind": name, "seq": 0, "tested": False, **history.moment(history.entries[0]).fields("waivedAt")})
     return list(guards.values())

@@ -74,6 +74,12 @@ def _ends(predicate: Predicate) -> list[str]:
         else:
             there = any(r.get("id") == instance["id"] and r.get("phase") == "here" for r in predicate["resources"])
             said.append(f"{name} was last seen STILL THERE." if there else f"{name} was NOT seen to end.")
+        if instance.get("stopCause") == "guard-schedule":
+            fires = next((g["firesAt"] for g in predicate["guards"] if g["kind"] == "schedule" and "firesAt" in g), "its time")
+            said.append(
+                f"Nobody of this lease had asked {name} to stop. AWS gives an API call as the reason, at or after {fires}, when its "
+                "schedule was to fire: that fits, and only the provider's own log says who called."
+            )
     if predicate["run"]["provider"] == "static":
         said.append("The machine is somebody else's: it was not stopped, only what this run had started there.")
     elif "never-launched" in predicate["limits"]:
