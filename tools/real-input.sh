@@ -1,6 +1,6 @@
 #!/bin/sh
-# What tests/real runs against, that nobody here wrote: vLLM on the CPU and the AWS command line, each in an environment
-# of its own below a folder that is kept between runs.
+# What tests/real runs against, that nobody here wrote: vLLM on the CPU, the AWS command line and apache-libcloud, each in an
+# environment of its own below a folder that is kept between runs.
 #
 #     tools/real-input.sh [FOLDER]       $GPULEASE_REAL, or .cache/real in the checkout
 #
@@ -48,4 +48,5 @@ name_it() {
 }
 
 environment awscli tests/real/awscli.txt
+environment libcloud tests/real/libcloud.txt
 environment vllm tests/real/vllm.txt

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from provisioner.rehearsal.wire import Call, Refusal, Reply
+from provisioner.rehearsal.wire import EC2_NAMESPACE, Call, Refusal, Reply
 
 ACCOUNT = "123456789012"
 _RESPONSES = {
@@ -100,7 +100,8 @@ def ask(call: Call, params: Mapping[str, str] | None = None) -> Reply:
     class FromServer(Request):
         from_wsgi_server = True
 
-    body = call.body if params is None else urlencode(params).encode()
+    # Some clients ask in the query string; moto is always asked in the body.
+    body = call.body or urlencode(call.params).encode() if params is None else urlencode(params).encode()
     kind = "application/x-amz-json-1.1" if call.protocol == "json" else "application/x-www-form-urlencoded; charset=utf-8"
     environ: dict[str, Any] = {
         "REQUEST_METHOD": "POST",
@@ -124,6 +125,8 @@ def ask(call: Call, params: Mapping[str, str] | None = None) -> Reply:
         raise Refusal("UnsupportedOperation", f"the rehearsal cannot do this {call.service}:{call.action}: {gap}") from gap
     payload = text.encode() if isinstance(text, str) else bytes(text)
     if call.protocol == "ec2":
+        # A client that is strict about names finds nothing in an answer without the slash.
+        payload = payload.replace(f'xmlns="{EC2_NAMESPACE.rstrip("/")}"'.encode(), f'xmlns="{EC2_NAMESPACE}"'.encode(), 1)
         payload = payload.replace(b"<association/>", b"")  # EC2 leaves it out where there is none
         payload = payload.replace(b"<requestId>request-id</requestId>", f"<requestId>{call.request_id}</requestId>".encode())
         payload = payload.replace(b"<RequestID>request-id</RequestID>", f"<RequestID>{call.request_id}</RequestID>".encode())

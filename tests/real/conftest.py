@@ -34,7 +34,7 @@ def cannot(why: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def installed() -> Path:
-    """The folder with vLLM and the AWS command line in it."""
+    """The folder with vLLM, the AWS command line and libcloud in it."""
     began = time.monotonic()
     done = subprocess.run(
         [str(ROOT / "tools/real-input.sh")], capture_output=True, text=True, env={**os.environ, "PYTHON": sys.executable}, cwd=ROOT

@@ -1,7 +1,7 @@
 """A host process for these tests: keeps the seam of `provisioner.rehearsal.host` and does nothing else.
 
 User data is JSON: {"exit": N, "after": seconds} ends by itself; {"child": true} starts a process in a session of its
-own; {"slow": seconds} answers late; {"stubborn": true} ignores SIGTERM; {"polite": true} exits 0 on it. Every line on
+own; {"slow": seconds} answers late; {"stubborn": true} ignores SIGTERM; {"polite": true} exits 0 on it; {"say": [...]} prints each as a line. Every line on
 stdin is kept in ROOT/heard. Dozens are started, so it imports little.
 """
 
@@ -30,6 +30,8 @@ if asked.get("child"):
     keep("child", str(subprocess.Popen(["sleep", "600"], env={"GPULEASE_ROOT": root}, start_new_session=True).pid))
 time.sleep(asked.get("slow", 0))
 print(json.dumps({"port": 1 + os.getpid() % 60000, "pid": os.getpid()}), flush=True)
+for line in asked.get("say", []):
+    print(json.dumps(line), flush=True)
 if "exit" in asked:
     time.sleep(asked.get("after", 0))
     os._exit(asked["exit"])

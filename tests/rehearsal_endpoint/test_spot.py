@@ -90,6 +90,17 @@ def test_one_interruption_takes_one_machine_and_never_an_on_demand_one(cloud: Cl
     cloud.until(second, "terminated")
 
 
+def test_an_interruption_can_wait_for_so_many_answers_of_the_machines_server(cloud: Cloud) -> None:
+    cloud.rehearsal.faults([{"spot": {"interrupt_after_requests": 7, "notice_s": 0}}])
+    quiet = cloud.launch({"say": [{"other": 1}, []]}, **SPOT)
+    busy = cloud.launch({"slow": 0.3, "say": [{"requests": 7}]}, **SPOT)
+    on_demand = cloud.launch({"slow": 0.3, "say": [{"requests": 7}]})
+    assert cloud.until(busy, "terminated")["StateReason"]["Code"] == "Server.SpotInstanceTermination"
+    assert {cloud.describe(id)["State"]["Name"] for id in (quiet, on_demand)} == {"running"}
+    first = json.loads((cloud.state / "hosts" / busy / "heard").read_text().splitlines()[0])
+    assert first["faults"] == {"spot_notice_after_requests": 7}
+
+
 def test_a_machine_that_is_let_go_of_before_its_time_ends_as_it_was_asked_to(cloud: Cloud) -> None:
     cloud.rehearsal.faults([{"spot": {"interrupt_after_s": 0, "notice_s": 1.5}}])
     instance = cloud.launch(**SPOT)

@@ -6,6 +6,7 @@ import email.utils
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.request import Request, urlopen
 
 from .conftest import Cloud
 
@@ -63,6 +64,14 @@ def test_every_answer_is_dated_numbered_and_marked_simulated(cloud: Cloud) -> No
     assert abs(email.utils.parsedate_to_datetime(headers["date"]).timestamp() - time.time()) < 2
     assert headers["x-amzn-requestid"] == answer["RequestId"]
     assert headers["x-simulated"] == "gpulease-rehearsal"
+
+
+def test_a_question_in_the_query_string_is_answered_and_the_namespace_is_ec2s_to_the_slash(cloud: Cloud) -> None:
+    scope = "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/ec2/aws4_request, SignedHeaders=host, Signature=0"
+    for action in ("DescribeInstances", "DescribeImages", "DescribeVolumes", "DescribeFleets"):
+        request = Request(f"{cloud.rehearsal.endpoint}/?Action={action}&Version=2016-11-15", headers={"Authorization": scope})
+        with urlopen(request) as answer:
+            assert f'<{action}Response xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'.encode() in answer.read()
 
 
 def test_only_enabled_regions_are_listed_and_each_can_be_looked_into(cloud: Cloud) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable
 
@@ -63,6 +64,21 @@ def test_a_notice_comes_while_the_machine_runs_and_can_be_taken_back(start: Star
     assert box.out(f"{TOKEN} curl -sf {WITH} {META}/meta-data/spot/termination-time") == SOON["time"]
     box.say({"notice": None})
     until(lambda: box.run(ask)[0] == 22)
+
+
+def test_the_machine_says_once_that_its_server_has_answered_so_many(start: Start) -> None:
+    box = start(faults={"spot_notice_after_requests": 3})
+    assert box.port and box.process.stdout
+    control = json.loads((box.root / "run/machine.json").read_text())["control"]
+    for answered in (1, 2, 3, 4):  # as the simulated server counts
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect(control)
+            link.sendall(b"requests\0/\0%d" % answered)
+            link.shutdown(socket.SHUT_WR)
+            link.recv(64)
+    assert json.loads(box.process.stdout.readline()) == {"requests": 3}
+    box.process.terminate()
+    assert box.process.stdout.read() == b""
 
 
 @pytest.fixture
