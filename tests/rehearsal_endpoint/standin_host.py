@@ -1,8 +1,8 @@
 """A host process for these tests: keeps the seam of `provisioner.rehearsal.host` and does nothing else.
 
 User data is JSON: {"exit": N, "after": seconds} ends by itself; {"child": true} starts a process in a session of its
-own; {"slow": seconds} answers late; {"stubborn": true} ignores SIGTERM; {"polite": true} exits 0 on it; {"say": [...]} prints each as a line. Every line on
-stdin is kept in ROOT/heard. Dozens are started, so it imports little.
+own; {"slow": seconds} answers late; {"stubborn": true} ignores SIGTERM; {"polite": true} exits 0 on it; {"say": [...]}
+prints each as a line. Every line on stdin is kept in ROOT/heard. Dozens are started, so it imports little.
 """
 
 import json
