@@ -111,7 +111,7 @@ def test_every_protocol_is_refused_in_its_own_shape(cloud: Cloud) -> None:
     assert code_of(cloud.service("ssm").get_parameter, Name="/aws/service/x") == "ExpiredTokenException"
     assert code_of(cloud.service("sts").get_caller_identity) == "ExpiredToken"
     assert cloud.service("sts").get_caller_identity()["Account"] == "123456789012"
-    for service, call in (("pricing", "describe_services"), ("scheduler", "list_schedules"), ("ec2", "describe_volume_status")):
+    for service, call in (("pricing", "describe_services"), ("events", "list_rules"), ("ec2", "describe_volume_status")):
         assert code_of(getattr(cloud.service(service), call)) == "UnsupportedOperation"
 
 
