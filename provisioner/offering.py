@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from provisioner.providers.aws import AwsProvider
     from provisioner.providers.aws_offers import Line, Out, Survey
 
-MOST_ROWS, MOST_REASONS = 24, 12
+MOST_ROWS, MOST_REASONS, WIDE = 24, 12, 120
 FALLBACK_REGION = "us-east-1"
 CEILING = "spot ceiling: the on-demand price, "  # as aws_offers begins the source of a ceiling; its own line explains it
 SCHEMA = "gpulease/offers/1"
@@ -167,7 +167,7 @@ def _line_record(line: Line) -> dict[str, Any]:
 
 
 def text(found: Survey, need: Requirements, notes: Sequence[str], simulated: bool, width: int) -> str:
-    """As wide as the terminal; under 100 columns without what can be done without."""
+    """As wide as the terminal; under 120 columns without what can be done without."""
     width = max(60, min(width, 160))
     parts = [SIMULATED] if simulated else []
     parts += [_wrap(note, width) for note in (*notes, *found.notes)]
@@ -187,34 +187,51 @@ def text(found: Survey, need: Requirements, notes: Sequence[str], simulated: boo
 
 
 def _table(lines: Sequence[Line], width: int) -> str:
-    wide = width >= 100
+    """With every zone where that fits, else with the first few, else with their number; last without what is said below too."""
+    made = ""
+    for most_zones, quota in ((99, True), (3, True), (0, True), (0, False)):
+        made = _rows(lines, width, most_zones, quota)
+        if max(map(len, made.splitlines())) <= width:
+            break
+    return made
+
+
+def _rows(lines: Sequence[Line], width: int, most_zones: int, quota: bool) -> str:
+    wide = width >= WIDE
     spot = any(line.offer.spot for line in lines)
     head = ["type", "gpu", "MiB", "buy", "$/h", *(["at most"] if spot else []), *(["7 days"] if spot and wide else [])]
-    head += [*(["vcpus"] if wide else []), "quota", "where"]
+    head += [*(["vcpus"] if wide else []), *(["quota"] if quota else []), "where"]
     rows = []
     groups = list(_grouped(lines))
-    for line, zones in groups[:MOST_ROWS]:
-        offer = line.offer
+    for group in groups[:MOST_ROWS]:
+        line = group[0]
+        offer, zones = line.offer, [(one.offer.zone or "").removeprefix(line.offer.region) for one in group]
         row = [offer.type, _gpu(line, wide), _memory(line), _way(offer.spot) if wide else _way(offer.spot).removeprefix("on-")]
-        row += [_usd(line.expected) if not offer.spot or offer.market else f"<={_usd(line.expected)}"]
+        row += [_usd(line.expected) + _more(group) if not offer.spot or offer.market else f"<={_usd(line.expected)}"]
         row += [_usd(offer.price.micro_usd_per_hour)] if spot else []
         if spot and wide:
-            row.append(f"{_usd(line.history.low)}-{_usd(line.history.high)}" if line.history else "")
+            past = [one.history for one in group if one.history is not None]
+            row.append(f"{_usd(min(p.low for p in past))}-{_usd(max(p.high for p in past))}" if past else "")
         row += [str(offer.vcpus)] if wide else []
-        row += [_allowed(line), f"{offer.region} {' '.join(zones)}".rstrip()]
+        rest = [f"+{len(zones) - most_zones}"] if len(zones) > most_zones else []
+        row += [*([_allowed(line)] if quota else []), " ".join([offer.region, *zones[:most_zones], *rest]).rstrip()]
         rows.append(row)
     more = len(groups) - MOST_ROWS
     return table(rows, head) + (f"\nand {more} more lines: --json has them all" if more > 0 else "")
 
 
-def _grouped(lines: Sequence[Line]) -> Iterator[tuple[Line, list[str]]]:
-    """What differs by nothing but its zone is one line, where the first of it stands; zones by their letter."""
-    groups: dict[tuple[object, ...], tuple[Line, list[str]]] = {}
+def _grouped(lines: Sequence[Line]) -> Iterator[list[Line]]:
+    """What differs by nothing but its zone, and what the market asks there, is one line, where its cheapest zone stands."""
+    groups: dict[tuple[object, ...], list[Line]] = {}
     for line in lines:
         offer = line.offer
-        key = (offer.type, offer.region, offer.spot, offer.price, offer.market, line.quota)
-        groups.setdefault(key, (line, []))[1].append((offer.zone or "").removeprefix(offer.region))
+        key = (offer.type, offer.region, offer.spot, offer.price, offer.market is None, line.quota)
+        groups.setdefault(key, []).append(line)
     yield from groups.values()
+
+
+def _more(group: Sequence[Line]) -> str:
+    return "+" if any(one.expected > group[0].expected for one in group) else ""
 
 
 def _below(lines: Sequence[Line]) -> Iterator[str]:
@@ -224,9 +241,10 @@ def _below(lines: Sequence[Line]) -> Iterator[str]:
         yield f"price: {source}, {day}"
     if any(line.offer.spot for line in lines):
         asked = any(line.history for line in lines)
-        yield "spot: $/h is what the market asks now, at most is the ceiling of the request" + (
-            "" if asked else "; the market could NOT be asked, so $/h is the ceiling"
-        )
+        if asked:
+            yield "spot: $/h is what the market asks now (+: in the cheapest zone; the zones stand in that order), at most the ceiling"
+        else:
+            yield "spot: the market could NOT be asked, so $/h is the ceiling of the request"
     quotas = {(line.quota.code, line.quota.region): line for line in lines}
     for line in quotas.values():
         quota = line.quota
