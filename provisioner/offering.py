@@ -213,7 +213,7 @@ def _rows(lines: Sequence[Line], width: int, most_zones: int, quota: bool) -> st
             past = [one.history for one in group if one.history is not None]
             row.append(f"{_usd(min(p.low for p in past))}-{_usd(max(p.high for p in past))}" if past else "")
         row += [str(offer.vcpus)] if wide else []
-        rest = [f"+{len(zones) - most_zones}"] if len(zones) > most_zones else []
+        rest = [f"+{len(zones) - most_zones}" if most_zones else f"({len(zones)})"] if len(zones) > most_zones else []
         row += [*([_allowed(line)] if quota else []), " ".join([offer.region, *zones[:most_zones], *rest]).rstrip()]
         rows.append(row)
     more = len(groups) - MOST_ROWS
