@@ -19,7 +19,7 @@ import cost
 from provisioner import __version__, ledger, providers
 from provisioner.errors import Exit, GpuleaseError, Interrupted, MissedThreshold, NotCreated, RefusedError
 from provisioner.journal import Entry, Journal
-from provisioner.lease import PATIENCE_S, Holdings, holdings, release
+from provisioner.lease import LINGER_S, PATIENCE_S, Holdings, holdings, release
 from provisioner.ledger import LeaseFolder
 from provisioner.model import Clock, Outcome, Phase, Provider, Verdict
 from provisioner.scope import Cancelled, SystemClock
@@ -34,6 +34,7 @@ def let_go(
     journal: Journal,
     *,
     patience: float = PATIENCE_S,
+    linger: float = LINGER_S,
     provider: Provider | None = None,
     clock: Clock | None = None,
     tell: Callable[[str], None] = lambda text: None,
@@ -42,8 +43,11 @@ def let_go(
     with journal:
         provider = provider or _reached(folder, journal.entries)
         if provider.traits.simulated:
-            patience = min(patience, SIMULATED_PATIENCE_S)  # a simulated cloud that does not answer has ended, and nothing in it is real
-        verdict = release(folder.id, provider, journal, clock or SystemClock(), patience=patience, tell=tell)
+            patience, linger = (
+                min(patience, SIMULATED_PATIENCE_S),
+                0.0,
+            )  # a simulated cloud that does not answer has ended, and nothing in it is real
+        verdict = release(folder.id, provider, journal, clock or SystemClock(), patience=patience, linger=linger, tell=tell)
         conclude(folder, journal, ended_by(journal.entries), exit_code(verdict, None, journal))
         return verdict
 

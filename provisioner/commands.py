@@ -27,7 +27,7 @@ from provisioner.clouds import (
     rehearsal_folder,
 )
 from provisioner.errors import Exit, GpuleaseError, RefusedError
-from provisioner.lease import holdings
+from provisioner.lease import LINGER_S, PATIENCE_S, holdings
 from provisioner.model import Phase, Verdict
 from provisioner.render import SIMULATED, Story, error_text, table
 from provisioner.scope import Cancelled, Scope, cry, signals
@@ -210,7 +210,8 @@ def release_lease(name: str, patience: float) -> Coded:
     with signals(Scope(), lambda text: cry(f"{text}: this goes on until the machine is gone, or for {patience:.0f} s at most")):
         try:
             journal = ledger.adopt(folder, "release")
-            verdict = closing.let_go(folder, journal, patience=patience, tell=lambda text: story.tell("release", text))
+            linger = LINGER_S if patience >= PATIENCE_S else 0.0  # whoever asked for less means it
+            verdict = closing.let_go(folder, journal, patience=patience, linger=linger, tell=lambda text: story.tell("release", text))
         except ledger.Busy as e:
             raise RefusedError(e.what, why=e.why, next="stop it with Ctrl-C or SIGTERM: it then lets go itself") from e
         except (GpuleaseError, OSError) as e:
@@ -331,7 +332,7 @@ def _recheck(folder: ledger.LeaseFolder) -> Coded:
     _refuse_if_ended(folder, "looked at again")
     with signals(Scope(), lambda text: cry(f"{text}: this ends within {RECHECK_S:.0f} s")):
         journal = ledger.adopt(folder, "recheck")
-        verdict = closing.let_go(folder, journal, patience=RECHECK_S)
+        verdict = closing.let_go(folder, journal, patience=RECHECK_S, linger=0.0)
         code = closing.exit_code(verdict, None, journal)
     return _released(folder, "gpulease/recheck/1", verdict, int(code))
 

@@ -26,6 +26,8 @@ from provisioner.journal import Entry, Journal, instant
 from provisioner.model import Clock, Inventory, LaunchSpec, Phase, Provider, Resource, Verdict
 
 PATIENCE_S = 900.0
+LINGER_S = 1800.0
+"""Looked on for so much longer where all that is left is leaving and bills no more: EC2 takes over 19 minutes to shut down bare metal."""
 LONGEST_PAUSE_S = 15.0
 NOT_SHOWN = "not shown yet"
 
@@ -172,6 +174,7 @@ def hold(
     clock: Clock,
     *,
     patience: float = PATIENCE_S,
+    linger: float = 0.0,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Lease]:
     """The `with` block that may create; whatever happens inside, leave through `release`.
@@ -185,7 +188,7 @@ def hold(
         journal.note("failure", failure_body(e))
         raise
     finally:
-        lease.verdict = release(id, provider, journal, clock, patience=patience, tell=tell)
+        lease.verdict = release(id, provider, journal, clock, patience=patience, linger=linger, tell=tell)
 
 
 def failure_body(e: BaseException) -> dict[str, Any]:
@@ -204,6 +207,7 @@ def release(
     clock: Clock,
     *,
     patience: float = PATIENCE_S,
+    linger: float = 0.0,
     first_pause: float = 0.5,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Verdict:
@@ -214,6 +218,7 @@ def release(
     is gone. Released means that at least two complete looks, apart by the provider's `second_look_s`, found nothing;
     with an unanswered create, that they found nothing for its whole `settle_s`.
 
+    `patience` is for what may cost money. What was seen leaving bills no more, so it is looked after `linger` longer.
     How long things take is counted on the clock that nobody sets: a wall clock set forward must not shorten a wait.
     """
     begun = holdings(journal.entries)
@@ -222,7 +227,7 @@ def release(
     tell = _unbreakable(tell)
     started = clock.counting()
     quiet_since: float | None = None
-    pause, seen, left = first_pause, Verdict.UNPROVEN, list[Resource]()
+    pause, seen, left, lingering = first_pause, Verdict.UNPROVEN, list[Resource](), False
     while True:
         held = holdings(journal.entries)
         # Something may exist that nothing here names: an open intent, or what a lost journal knew. Give it time to show.
@@ -253,11 +258,21 @@ def release(
         now = clock.counting()
         quiet = 0.0 if quiet_since is None else now - quiet_since
         done = seen is Verdict.RELEASED or (held.rebuilt and quiet_since is not None and quiet >= needed)
-        if done or now - started >= patience:
+        # Nothing bills while it is seen leaving, nor while nothing is found and only the last look is missing.
+        limit = patience + (linger if seen is Verdict.LEAVING or quiet_since is not None else 0.0)
+        if done or now - started >= limit:
             return _conclude(journal, seen, left, quiet)
+        if now - started >= patience and left and not lingering:
+            lingering = True
+            tell(f"{_named(left)} still leaving after {patience / 60:.0f} min, no longer billed: looking on for {linger / 60:.0f} min")
         wait = pause if quiet_since is None else min(pause, max(needed - quiet, 0.05))
-        clock.sleep(min(wait, max(0.0, patience - (now - started))))
+        clock.sleep(min(wait, max(0.0, limit - (now - started))))
         pause = min(pause * 1.5, LONGEST_PAUSE_S)
+
+
+def _named(left: list[Resource]) -> str:
+    first = f"{left[0].kind} {left[0].id}"
+    return f"{first} is" if len(left) == 1 else f"{first} and {len(left) - 1} more are"
 
 
 def _unbreakable(tell: Callable[[str], None]) -> Callable[[str], None]:

@@ -21,7 +21,7 @@ from provisioner import __version__, closing, guards, interruption, times
 from provisioner.errors import Exit, GpuleaseError, HostError, Interrupted, NoCapacity, RefusedError, RunError
 from provisioner.journal import Journal, instant, rfc3339
 from provisioner.launching import BOOT_S, Launched, launch
-from provisioner.lease import PATIENCE_S, failure_body, hold, holdings, release
+from provisioner.lease import LINGER_S, PATIENCE_S, failure_body, hold, holdings, release
 from provisioner.ledger import LeaseFolder, write_private
 from provisioner.life import Access, Life, Progress, Tell, Waits
 from provisioner.measure import evaluate, missed
@@ -77,8 +77,10 @@ def run(
                 f"gone by {deadline[11:16]} UTC",
             )
             guards.arm_watchdog(folder, journal, deadline, plan.profile.waived, provider, plan.offer.region)
-            patience = closing.SIMULATED_PATIENCE_S if plan.simulated else PATIENCE_S
-            with hold(folder.id, provider, journal, clock, patience=patience, tell=lambda text: tell("release", text)) as lease:
+            patience, linger = (closing.SIMULATED_PATIENCE_S, 0.0) if plan.simulated else (PATIENCE_S, LINGER_S)
+            with hold(
+                folder.id, provider, journal, clock, patience=patience, linger=linger, tell=lambda text: tell("release", text)
+            ) as lease:
                 life = Life(plan, lease, folder, waits, tell, progress, access, deadline, clock)
                 try:
                     live(life, keep_s)

@@ -23,9 +23,10 @@ from pathlib import Path
 
 from provisioner.errors import RefusedError
 from provisioner.journal import Broken, Busy, read
+from provisioner.lease import LINGER_S, holdings
 from provisioner.lease import PATIENCE_S as LONGEST_RELEASE_S
 from provisioner.ledger import LeaseFolder, adopt, alive, standing
-from provisioner.model import Verdict
+from provisioner.model import Phase, Verdict
 from provisioner.scope import Scope
 
 PATIENCE_S = 6 * 3600.0
@@ -91,17 +92,22 @@ def main(folder: LeaseFolder, overdue: float, owner: int) -> Verdict | None:
 def _wait_for_the_lock(folder: LeaseFolder, late: Scope, owner: int) -> None:
     while alive(folder):
         left = late.left() or 0.0
-        if left <= 0 and os.getppid() == owner and not (left > -LETTING_GO_S and _letting_go(folder)):
+        if left <= 0 and os.getppid() == owner and left <= -_time_to_let_go(folder):
             os.kill(owner, signal.SIGKILL)
         time.sleep(POLL_S)  # no scope here: nothing but SIGKILL is meant to end this process
 
 
-def _letting_go(folder: LeaseFolder) -> bool:
+def _time_to_let_go(folder: LeaseFolder) -> float:
+    """How long after it is overdue an owner may live on: not at all, unless it is letting go; longer where nothing bills any more."""
     try:
         entries = read(folder.journal).entries
     except (Broken, OSError):
-        return False
-    return any(e["kind"] == "failure" or (e["kind"] == "intent" and e["body"]["op"] == "remove") for e in entries)
+        return 0.0
+    if not any(e["kind"] == "failure" or (e["kind"] == "intent" and e["body"]["op"] == "remove") for e in entries):
+        return 0.0
+    held = holdings(entries)
+    bills = held.intents or any(r.billed and r.phase not in (Phase.LEAVING, Phase.GONE) for r in held.resources.values())
+    return LETTING_GO_S if bills else LETTING_GO_S + LINGER_S
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from provisioner.providers import aws_create, aws_launch, aws_look, aws_market, 
 from provisioner.providers.aws_client import Account, Answer
 from provisioner.providers.aws_errors import NO_LOGIN, NotAsked, login_next, not_found
 from provisioner.providers.aws_images import image_named
-from provisioner.providers.aws_inventory import KINDS, Kind, resource
+from provisioner.providers.aws_inventory import KINDS
+from provisioner.providers.aws_kind import Kind, resource
 from provisioner.providers.aws_launch import LEASE
 from provisioner.providers.aws_login import Login
 from provisioner.providers.aws_offers import Survey
@@ -52,6 +53,7 @@ class AwsProvider:
             simulated=endpoint is not None,
             schedules=True,
         )
+        self._seen_whole: set[str | None] = set()  # leases of which every kind was listed once
         self._known = {one: aws_create.Known() for one in self.regions}
         self.account_id = ""  # as far as anything said it
         self._role = ""
@@ -114,7 +116,10 @@ class AwsProvider:
         raise NotAsked(f"EC2 has no step called {kind!r}")
 
     def inventory(self, lease: str | None = None) -> Inventory:
-        return aws_look.look([self._accounts[region] for region in self.regions], lease)
+        found = aws_look.look([self._accounts[region] for region in self.regions], lease, whole=lease not in self._seen_whole)
+        if lease is not None:
+            self._seen_whole.add(lease)
+        return found
 
     def observe(self, resource: Resource) -> Resource:
         """Ask by id.
@@ -147,12 +152,20 @@ class AwsProvider:
             if not resource.lease:
                 raise NotPermitted(f"{resource.kind} {resource.id} has no {LEASE} tag, so it is not ours to remove")
         try:
-            named: dict[str, Any] = {kind.remove_id: [resource.id] if kind.by_list else resource.id}
-            answer = account.change(kind.remove_call, **named)
+            one: dict[str, Any] = {kind.remove_id: [resource.id] if kind.by_list else resource.id}
+            answer = account.change(kind.remove_call, **one, **(kind.removal or {}))
         except ProviderError as e:
             if not_found(e):
                 return {**_stamp(account), "state": "not-found"}
             raise
+        if kind.ends is not None and (failed := kind.ends(answer.data)):
+            # These answer 200 and say in the body that they did not.
+            error = failed[0].get("Error") or failed[0].get("CancelCapacityReservationFleetError") or {}
+            raise ProviderError(
+                f"{kind.remove_call}: {error.get('Code', 'failed')}: {error.get('Message', 'no reason given')}",
+                provider_code=str(error.get("Code", "")),
+                request_id=answer.request_id,
+            )
         return {**answer.stamp(), **_removal(answer.data)}
 
     def verify_launch(self, machine: Resource, spec: LaunchSpec) -> list[str]:

@@ -177,6 +177,7 @@ def _client(service: str, region: str, profile: str | None, endpoint: str | None
         "connect_timeout": CONNECT_TIMEOUT_S,
         "read_timeout": CHANGE_TIMEOUT_S if changes else READ_TIMEOUT_S,
         "retries": {"mode": "standard", "total_max_attempts": 1 if changes else READ_ATTEMPTS},
+        "max_pool_connections": 16,  # as many as ask at once: see aws_look
         "ignore_configured_endpoint_urls": True,
         "proxies": {} if endpoint else None,
     }

@@ -18,7 +18,8 @@ from provisioner.providers import aws_launch, aws_network, aws_read_back
 from provisioner.providers.aws_client import Account
 from provisioner.providers.aws_errors import NotAsked
 from provisioner.providers.aws_images import image_for
-from provisioner.providers.aws_inventory import KINDS, resource, tag
+from provisioner.providers.aws_inventory import KINDS
+from provisioner.providers.aws_kind import resource, tag
 from provisioner.providers.aws_launch import LEASE, TOKEN, Image
 
 READ_BACK = ("instanceInitiatedShutdownBehavior", "disableApiTermination", "userData")

@@ -1,9 +1,11 @@
 """What EC2 shows under our tags, kind by kind, and what its words mean for a bill.
 
 Two lists. `MADE` is what we create or what is born with it: it must be listable to the last page, or the whole
-inventory raises, because a partial list would be read as "nothing left". `OTHER` is what we never make but a person
-may have tagged, or an earlier version made: where these credentials may not list it, or the endpoint does not know
-it, it is reported as not checked, with the reason.
+inventory raises, because a partial list would be read as "nothing left". `OTHER` is what else can bill or be left
+lying about under our tags (a person tagged it, an earlier version made it): where these credentials may not list it,
+or the endpoint does not know it, it is reported as not checked, with the reason.
+
+What is not here has no tags of its own (restores of a snapshot, the recycle bin), is not EC2's, or is never made per lease.
 
 A provider's word that we have never seen counts as *here*: a machine is only gone when AWS says `terminated`.
 This file must not send anything; it turns descriptions into Resources.
@@ -11,34 +13,12 @@ This file must not send anything; it turns descriptions into Resources.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable
 from typing import Any
 
-from provisioner.model import Json, Phase, Resource
-from provisioner.providers.aws_client import instant
-from provisioner.providers.aws_launch import DEADLINE, LEASE, TOKEN
-
-Described = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """How one kind of resource is listed, asked for by id, and asked to go."""
-
-    name: str
-    list_call: str
-    items: Callable[[Described], list[Described]]
-    id_key: str
-    ids: str  # the parameter that lists by id
-    remove_call: str
-    remove_id: str
-    read: Callable[[Described], dict[str, Any]]  # phase, state, billed, facts, token
-    page_size: int | None = 200
-    by_list: bool = False  # the removal takes a list of ids
-    more: Mapping[str, Any] | None = None
-
+from provisioner.model import Phase
+from provisioner.providers.aws_kind import Described, Kind, at, plain, tag, time
+from provisioner.providers.aws_launch import TOKEN
 
 INSTANCE = {
     "pending": Phase.COMING,
@@ -51,6 +31,30 @@ INSTANCE = {
 VOLUME = {"creating": Phase.COMING, "available": Phase.HERE, "in-use": Phase.HERE, "deleting": Phase.LEAVING, "deleted": Phase.GONE}
 SPOT = {"closed": Phase.GONE, "cancelled": Phase.GONE, "failed": Phase.GONE}
 SNAPSHOT = {"pending": Phase.COMING}
+FLEET = {
+    "submitted": Phase.COMING,
+    "active": Phase.HERE,
+    "deleted": Phase.GONE,
+    "failed": Phase.GONE,
+    "deleted_running": Phase.HERE,  # its machines run on
+    "deleted_terminating": Phase.LEAVING,
+}
+SPOT_FLEET = {
+    "submitted": Phase.COMING,
+    "cancelled": Phase.GONE,
+    "failed": Phase.GONE,
+    "cancelled_running": Phase.HERE,
+    "cancelled_terminating": Phase.LEAVING,
+}
+RESERVATION = {word: Phase.GONE for word in ("expired", "cancelled", "failed", "payment-failed", "unsupported")} | {
+    "cancelling": Phase.LEAVING
+}
+HOST = {"released": Phase.GONE, "released-permanent-failure": Phase.GONE}
+IMAGE = {"pending": Phase.COMING, "deregistered": Phase.GONE}
+GATEWAY = {"pending": Phase.COMING, "failed": Phase.GONE, "deleting": Phase.LEAVING, "deleted": Phase.GONE}
+ENDPOINT = {"pending": Phase.COMING, "deleting": Phase.LEAVING, "deleted": Phase.GONE, "rejected": Phase.GONE, "failed": Phase.GONE}
+CONNECT = {"create-in-progress": Phase.COMING, "delete-in-progress": Phase.LEAVING, "delete-complete": Phase.GONE}
+GROUP = {"pending": Phase.COMING, "deleting": Phase.LEAVING, "deleted": Phase.GONE}
 
 
 def _instance(d: Described) -> dict[str, Any]:
@@ -60,7 +64,7 @@ def _instance(d: Described) -> dict[str, Any]:
         "imageId": d.get("ImageId"),
         "address": d.get("PublicIpAddress"),
         "privateAddress": d.get("PrivateIpAddress"),
-        "launchTime": _time(d.get("LaunchTime")),
+        "launchTime": time(d.get("LaunchTime")),
         "stateReason": (d.get("StateReason") or {}).get("Code"),
         "stateTransitionReason": d.get("StateTransitionReason"),
         "zone": d.get("Placement", {}).get("AvailabilityZone"),
@@ -74,7 +78,7 @@ def _volume(d: Described) -> dict[str, Any]:
         "sizeGib": d.get("Size"),
         "volumeType": d.get("VolumeType"),
         "encrypted": d.get("Encrypted"),
-        "createTime": _time(d.get("CreateTime")),
+        "createTime": time(d.get("CreateTime")),
         "instance": next((a.get("InstanceId") for a in d.get("Attachments", [])), None),
     }
     return {"phase": VOLUME.get(state, Phase.HERE), "state": state, "billed": True, "facts": facts}
@@ -106,12 +110,8 @@ def _litter(name: str) -> Callable[[Described], dict[str, Any]]:
 
 def _snapshot(d: Described) -> dict[str, Any]:
     state = str(d.get("State", ""))
-    facts = {"sizeGib": d.get("VolumeSize"), "createTime": _time(d.get("StartTime"))}
+    facts = {"sizeGib": d.get("VolumeSize"), "createTime": time(d.get("StartTime"))}
     return {"phase": SNAPSHOT.get(state, Phase.HERE), "state": state, "billed": True, "facts": facts}
-
-
-def _at(key: str) -> Callable[[Described], list[Described]]:
-    return lambda data: list(data.get(key, []))
 
 
 def _in_reservations(data: Described) -> list[Described]:
@@ -130,26 +130,24 @@ MADE = (
         _instance,
         by_list=True,
     ),
-    Kind("volume", "DescribeVolumes", _at("Volumes"), "VolumeId", "VolumeIds", "DeleteVolume", "VolumeId", _volume),
+    Kind("volume", "DescribeVolumes", at("Volumes"), "VolumeId", "VolumeIds", "DeleteVolume", "VolumeId", _volume),
     Kind(
         "network-interface",
         "DescribeNetworkInterfaces",
-        _at("NetworkInterfaces"),
+        at("NetworkInterfaces"),
         "NetworkInterfaceId",
         "NetworkInterfaceIds",
         "DeleteNetworkInterface",
         "NetworkInterfaceId",
         _interface,
     ),
-    Kind(
-        "security-group", "DescribeSecurityGroups", _at("SecurityGroups"), "GroupId", "GroupIds", "DeleteSecurityGroup", "GroupId", _group
-    ),
+    Kind("security-group", "DescribeSecurityGroups", at("SecurityGroups"), "GroupId", "GroupIds", "DeleteSecurityGroup", "GroupId", _group),
 )
 OTHER = (
     Kind(
         "elastic-ip",
         "DescribeAddresses",
-        _at("Addresses"),
+        at("Addresses"),
         "AllocationId",
         "AllocationIds",
         "ReleaseAddress",
@@ -160,7 +158,7 @@ OTHER = (
     Kind(
         "spot-request",
         "DescribeSpotInstanceRequests",
-        _at("SpotInstanceRequests"),
+        at("SpotInstanceRequests"),
         "SpotInstanceRequestId",
         "SpotInstanceRequestIds",
         "CancelSpotInstanceRequests",
@@ -171,7 +169,7 @@ OTHER = (
     Kind(
         "key-pair",
         "DescribeKeyPairs",
-        _at("KeyPairs"),
+        at("KeyPairs"),
         "KeyPairId",
         "KeyPairIds",
         "DeleteKeyPair",
@@ -182,7 +180,7 @@ OTHER = (
     Kind(
         "launch-template",
         "DescribeLaunchTemplates",
-        _at("LaunchTemplates"),
+        at("LaunchTemplates"),
         "LaunchTemplateId",
         "LaunchTemplateIds",
         "DeleteLaunchTemplate",
@@ -192,7 +190,7 @@ OTHER = (
     Kind(
         "snapshot",
         "DescribeSnapshots",
-        _at("Snapshots"),
+        at("Snapshots"),
         "SnapshotId",
         "SnapshotIds",
         "DeleteSnapshot",
@@ -200,32 +198,127 @@ OTHER = (
         _snapshot,
         more={"OwnerIds": ["self"]},
     ),
+    Kind(
+        "image",
+        "DescribeImages",
+        at("Images"),
+        "ImageId",
+        "ImageIds",
+        "DeregisterImage",
+        "ImageId",
+        plain(IMAGE, billed=False, facts={"name": "Name"}),  # its snapshots bill, and are listed as snapshots
+        more={"Owners": ["self"]},
+    ),
+    Kind(
+        "fleet",
+        "DescribeFleets",
+        at("Fleets"),
+        "FleetId",
+        "FleetIds",
+        "DeleteFleets",
+        "FleetIds",
+        plain(FLEET, billed=True, state="FleetState", facts={"type": "Type"}),
+        by_list=True,
+        filters="",
+        removal={"TerminateInstances": True},
+        ends=at("UnsuccessfulFleetDeletions"),
+    ),
+    Kind(
+        "spot-fleet-request",
+        "DescribeSpotFleetRequests",
+        at("SpotFleetRequestConfigs"),
+        "SpotFleetRequestId",
+        "SpotFleetRequestIds",
+        "CancelSpotFleetRequests",
+        "SpotFleetRequestIds",
+        plain(SPOT_FLEET, billed=True, state="SpotFleetRequestState"),
+        by_list=True,
+        filters="",
+        removal={"TerminateInstances": True},
+        ends=at("UnsuccessfulFleetRequests"),
+    ),
+    Kind(
+        "capacity-reservation",
+        "DescribeCapacityReservations",
+        at("CapacityReservations"),
+        "CapacityReservationId",
+        "CapacityReservationIds",
+        "CancelCapacityReservation",
+        "CapacityReservationId",
+        plain(RESERVATION, billed=True, facts={"type": "InstanceType"}),
+    ),
+    Kind(
+        "capacity-reservation-fleet",
+        "DescribeCapacityReservationFleets",
+        at("CapacityReservationFleets"),
+        "CapacityReservationFleetId",
+        "CapacityReservationFleetIds",
+        "CancelCapacityReservationFleets",
+        "CapacityReservationFleetIds",
+        plain(RESERVATION, billed=True),
+        page_size=100,
+        by_list=True,
+        filters="",
+        ends=at("FailedFleetCancellations"),
+    ),
+    Kind(
+        "dedicated-host",
+        "DescribeHosts",
+        at("Hosts"),
+        "HostId",
+        "HostIds",
+        "ReleaseHosts",
+        "HostIds",
+        plain(HOST, billed=True),
+        by_list=True,
+        filters="Filter",
+        by_key=True,
+        ends=at("Unsuccessful"),
+    ),
+    Kind(
+        "nat-gateway",
+        "DescribeNatGateways",
+        at("NatGateways"),
+        "NatGatewayId",
+        "NatGatewayIds",
+        "DeleteNatGateway",
+        "NatGatewayId",
+        plain(GATEWAY, billed=True),
+        filters="Filter",
+    ),
+    Kind(
+        "vpc-endpoint",
+        "DescribeVpcEndpoints",
+        at("VpcEndpoints"),
+        "VpcEndpointId",
+        "VpcEndpointIds",
+        "DeleteVpcEndpoints",
+        "VpcEndpointIds",
+        plain(ENDPOINT, billed=True, facts={"service": "ServiceName"}),
+        by_list=True,
+        ends=at("Unsuccessful"),
+    ),
+    Kind(
+        "instance-connect-endpoint",
+        "DescribeInstanceConnectEndpoints",
+        at("InstanceConnectEndpoints"),
+        "InstanceConnectEndpointId",
+        "InstanceConnectEndpointIds",
+        "DeleteInstanceConnectEndpoint",
+        "InstanceConnectEndpointId",
+        plain(CONNECT, billed=False),
+        page_size=50,
+    ),
+    Kind(
+        "placement-group",
+        "DescribePlacementGroups",
+        at("PlacementGroups"),
+        "GroupName",  # it is removed by its name, not by its id
+        "GroupNames",
+        "DeletePlacementGroup",
+        "GroupName",
+        plain(GROUP, billed=False),
+        page_size=None,
+    ),
 )
 KINDS = {kind.name: kind for kind in (*MADE, *OTHER)}
-
-
-def resource(kind: Kind, described: Described, region: str, stamp: Mapping[str, Json]) -> Resource:
-    """One description as a Resource, with what AWS said about it kept as facts."""
-    read = kind.read(described)
-    facts = {**read["facts"], "deadline": tag(described, DEADLINE), **stamp}
-    return Resource(
-        kind=kind.name,
-        id=str(described[kind.id_key]),
-        phase=read["phase"],
-        state=read["state"],
-        token=read.get("token") or None,
-        billed=read["billed"],
-        region=region,
-        lease=tag(described, LEASE),
-        facts={name: value for name, value in facts.items() if value not in (None, "")},
-    )
-
-
-def tag(described: Described, key: str) -> str:
-    # DescribeNetworkInterfaces alone calls its tags TagSet.
-    tags = described.get("Tags") or described.get("TagSet") or []
-    return next((str(t.get("Value", "")) for t in tags if t.get("Key") == key), "")
-
-
-def _time(moment: object) -> str | None:
-    return instant(moment) if isinstance(moment, datetime) else None

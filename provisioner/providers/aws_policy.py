@@ -22,15 +22,11 @@ Statement = dict[str, Any]
 
 BY_TAG = frozenset(
     {
+        *aws_actions.WOULD_REMOVE,
         "AuthorizeSecurityGroupIngress",
-        "CancelSpotInstanceRequests",
-        "DeleteKeyPair",
-        "DeleteLaunchTemplate",
         "DeleteNetworkInterface",
         "DeleteSecurityGroup",
-        "DeleteSnapshot",
         "DeleteVolume",
-        "ReleaseAddress",
         "TerminateInstances",
     }
 )

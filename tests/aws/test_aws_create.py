@@ -14,6 +14,7 @@ from provisioner.model import LaunchSpec, Phase, Resource
 from provisioner.providers.aws import AwsProvider
 from provisioner.providers.aws_client import Account, _client
 from provisioner.providers.aws_images import PARAMETERS, image_for
+from provisioner.providers.aws_inventory import MADE
 
 LEASE = "r-20261121t140000z-abcdefgh"
 TOKEN = "t" * 64
@@ -231,7 +232,7 @@ def test_the_anchor_of_the_moment_is_in_every_user_agent(provider: AwsProvider, 
     provider.remove(made)
     provider.identity()
     heads = [request.agent.rpartition("jh/")[2] for request in wire.requests]
-    first = wire.requests.index(wire.sent("DescribeInstances")[0])
+    first = min(n for n, request in enumerate(wire.requests) if request.action in [kind.list_call for kind in MADE])
     assert set(heads[:first]) == {"a" * 32} and set(heads[first:]) == {"b" * 32}
     assert all(" gpulease/" in r.agent and f"run/{LEASE}" in r.agent for r in wire.requests)
     assert {"GetParameter", "RunInstances", "GetCallerIdentity", "TerminateInstances"} <= {r.action for r in wire.requests}

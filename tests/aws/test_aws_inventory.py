@@ -12,9 +12,12 @@ from conftest import Wire
 from provisioner.errors import NotPermitted, ProviderError
 from provisioner.model import LaunchSpec, Phase, Resource
 from provisioner.providers.aws import AwsProvider
-from provisioner.providers.aws_inventory import INSTANCE, KINDS, MADE, OTHER, resource
+from provisioner.providers.aws_client import Answer
+from provisioner.providers.aws_inventory import INSTANCE, KINDS, MADE, OTHER
+from provisioner.providers.aws_kind import resource
 
 LEASE = "r-20261121t140000z-abcdefgh"
+MOTO_LACKS = {"capacity-reservation", "capacity-reservation-fleet", "instance-connect-endpoint", "placement-group"}
 LISTS = {kind.name: kind.list_call for kind in (*MADE, *OTHER)}
 
 
@@ -44,12 +47,14 @@ def test_everything_under_the_tag_is_found_whatever_its_kind(provider: AwsProvid
     assert all(r.lease == LEASE and r.region == "us-east-1" for r in found.resources)
     assert {r.kind for r in found.resources if r.billed} == {"instance", "volume", "elastic-ip", "snapshot"}
     assert found.resources[0].id == machine.id and found.resources[0].facts["deadline"] == spec.deadline
-    assert [looked.kind for looked in found.looked_in if looked.checked] == [*LISTS, "schedule"]
-    assert len(found.request_ids) == len(LISTS) + 1 and str(found.provider_date).endswith("Z")
+    assert [looked.kind for looked in found.looked_in if looked.kind != "schedule"] == list(LISTS)
+    assert {looked.kind for looked in found.looked_in if not looked.checked} == MOTO_LACKS
+    assert len(found.request_ids) == len(LISTS) - len(MOTO_LACKS) + 1 and str(found.provider_date).endswith("Z")
 
 
 def test_all_of_it_can_be_removed_again(provider: AwsProvider, spec: LaunchSpec) -> None:
     test_everything_under_the_tag_is_found_whatever_its_kind(provider, spec)
+    provider = AwsProvider("us-east-1", endpoint=provider.account.endpoint)  # whose first look is a whole one
     for one in provider.inventory(LEASE).resources:
         if not (one.kind == "volume" and one.state == "in-use"):
             provider.remove(one)
@@ -101,7 +106,7 @@ def test_what_we_never_make_may_stay_unchecked_and_says_why(provider: AwsProvide
         wire.fault(kind.list_call, answer)
         looked = {one.kind: one for one in provider.inventory(LEASE).looked_in}
         assert not looked[kind.name].checked and answer.split()[1] in looked[kind.name].reason
-        assert [name for name, one in looked.items() if not one.checked] == [kind.name]
+        assert {name for name, one in looked.items() if not one.checked} == {kind.name} | MOTO_LACKS
 
 
 @pytest.mark.parametrize("answer", ["503 RequestLimitExceeded", "drop"])
@@ -111,6 +116,92 @@ def test_no_answer_about_any_kind_is_never_an_empty_answer(provider: AwsProvider
         with pytest.raises(ProviderError, match=kind.list_call) as e:
             provider.inventory(LEASE)
         assert not isinstance(e.value, NotPermitted)
+
+
+def test_what_we_never_make_is_not_listed_again_while_what_we_make_is_there(provider: AwsProvider, spec: LaunchSpec, wire: Wire) -> None:
+    (machine,) = rent(provider, spec)
+    assert {one.kind for one in provider.inventory(LEASE).looked_in} == {*LISTS, "schedule"}, "the first look is whole"
+    wire.requests.clear()
+    between = provider.inventory(LEASE)
+    assert {one.kind for one in between.looked_in} == {"schedule", *(kind.name for kind in MADE)}
+    assert len(wire.requests) == len(MADE) + 1
+    assert {one.kind for one in provider.inventory(None).looked_in} == {*LISTS, "schedule"}, "so is one at everybody's"
+    provider.remove(machine)
+    provider.remove(next(r for r in between.resources if r.kind == "security-group"))
+    assert {one.kind for one in provider.inventory(LEASE).looked_in} == {*LISTS, "schedule"}, "and any that could be called empty"
+
+
+def test_kinds_that_ec2_cannot_sort_by_tag_are_sorted_here(provider: AwsProvider, spec: LaunchSpec, wire: Wire) -> None:
+    def host(lease: str) -> str:
+        made = provider.account.create(
+            "AllocateHosts",
+            AvailabilityZone="us-east-1b",
+            InstanceType="c5.large",
+            Quantity=1,
+            TagSpecifications=tagged(lease, "dedicated-host"),
+        )
+        return str(made.data["HostIds"][0])
+
+    ours, theirs = host(LEASE), host(LEASE[:-1] + "z")
+    provider.account.create("AllocateHosts", AvailabilityZone="us-east-1b", InstanceType="c5.large", Quantity=1)
+    assert [r.id for r in provider.inventory(LEASE).resources] == [ours]
+    assert {r.id for r in provider.inventory(None).resources} == {ours, theirs}
+    assert wire.sent("DescribeHosts")[0].params["Filter.1.Name"] == "tag-key"
+    assert not [name for name in wire.sent("DescribeFleets")[0].params if name.startswith("Filter")], "EC2 has no filter by tag for fleets"
+
+
+def test_every_listing_and_removal_is_one_that_aws_has(provider: AwsProvider) -> None:
+    from botocore.session import get_session
+    from botocore.validate import validate_parameters
+
+    model = get_session().get_service_model("ec2")
+    for kind in (*MADE, *OTHER):
+        size = {"MaxResults": kind.page_size} if kind.page_size else {}
+        for lease in (LEASE, None):
+            validate_parameters(kind.where(lease) | size, model.operation_model(kind.list_call).input_shape)
+        validate_parameters({kind.ids: ["x"]}, model.operation_model(kind.list_call).input_shape)
+        one = {kind.remove_id: ["x"] if kind.by_list else "x"}
+        validate_parameters(one | dict(kind.removal or {}), model.operation_model(kind.remove_call).input_shape)
+        described = model.operation_model(kind.list_call).output_shape
+        assert kind.name == "instance" or kind.id_key in next(
+            shape.member.members for name, shape in described.members.items() if shape.type_name == "list"
+        ), kind.name
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("fleet", {"UnsuccessfulFleetDeletions": [{"Error": {"Code": "fleetNotInDeletableState", "Message": "m"}, "FleetId": "x"}]}),
+        ("vpc-endpoint", {"Unsuccessful": [{"Error": {"Code": "InvalidParameter", "Message": "m"}, "ResourceId": "x"}]}),
+        ("dedicated-host", {"Unsuccessful": [{"Error": {"Code": "Client.InvalidHost.Occupied", "Message": "m"}, "ResourceId": "x"}]}),
+    ],
+)
+def test_a_removal_that_answers_yes_and_says_no_is_not_taken_for_a_yes(
+    name: str, answer: dict[str, Any], provider: AwsProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provider.account, "change", lambda *a, **k: Answer(answer, "req-1", None))
+    with pytest.raises(ProviderError, match=KINDS[name].remove_call):
+        provider.remove(Resource(name, "x", Phase.HERE, lease=LEASE, region="us-east-1"))
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "phase"),
+    [
+        ("fleet", "deleted_running", Phase.HERE),
+        ("fleet", "deleted", Phase.GONE),
+        ("spot-fleet-request", "cancelled_running", Phase.HERE),
+        ("capacity-reservation", "expired", Phase.GONE),
+        ("dedicated-host", "released", Phase.GONE),
+        ("nat-gateway", "deleting", Phase.LEAVING),
+        ("vpc-endpoint", "Deleted", Phase.GONE),
+        ("placement-group", "available", Phase.HERE),
+        ("nat-gateway", "a-new-word", Phase.HERE),
+    ],
+)
+def test_words_of_the_kinds_we_never_make(name: str, word: str, phase: Phase) -> None:
+    kind = KINDS[name]
+    key = {"fleet": "FleetState", "spot-fleet-request": "SpotFleetRequestState"}.get(name, "State")
+    assert resource(kind, {kind.id_key: "x", key: word}, "us-east-1", {}).phase is phase
 
 
 def test_words_that_a_bill_cares_about() -> None:
@@ -184,8 +275,6 @@ def test_what_is_gone_of_any_kind_says_so_and_removing_it_is_success(provider: A
 
 
 def test_an_empty_answer_by_id_is_an_error_not_gone(provider: AwsProvider, monkeypatch: pytest.MonkeyPatch) -> None:
-    from provisioner.providers.aws_client import Answer
-
     monkeypatch.setattr(provider.account, "ask", lambda *a, **k: Answer({"Reservations": []}, "req-1", None))
     with pytest.raises(ProviderError, match="showed 0 of i-1"):
         provider.observe(Resource("instance", "i-1", Phase.HERE))

@@ -12,7 +12,7 @@ import pytest
 from provisioner import journal as J
 from provisioner.errors import NotCreated, ProviderError
 from provisioner.journal import Journal, instant
-from provisioner.lease import Lease, body_of, hold, holdings, release
+from provisioner.lease import LINGER_S, PATIENCE_S, Lease, body_of, hold, holdings, release
 from provisioner.model import Inventory, Json, Looked, Phase, Resource, Verdict
 from provisioner.providers.sim import Fault, SimClock, SimProvider, World
 from tests.core.torture import LEASE, SPEC, FullDisk, cloud
@@ -156,6 +156,40 @@ def test_setting_the_wall_clock_neither_shortens_nor_stretches_the_waiting(by: f
         assert release(LEASE, provider, journal, Set(true, by)) is Verdict.RELEASED
     assert true.at - began < 400
     assert not later(provider, true)
+
+
+def test_bare_metal_that_takes_half_an_hour_to_shut_down_is_seen_gone(path: Path) -> None:
+    provider, clock = cloud(linger_s=1900.0)
+    told: list[str] = []
+    with Journal(path, clock) as journal:
+        with hold(LEASE, provider, journal, clock, linger=LINGER_S, tell=told.append) as lease:
+            lease.create("instance", SPEC)
+        assert lease.verdict is Verdict.RELEASED
+    assert [text for text in told if "no longer billed" in text] == [
+        "instance instance-0000 and 1 more are still leaving after 15 min, no longer billed: looking on for 30 min"
+    ]
+    assert not later(provider, clock)
+
+
+def test_a_machine_that_is_stuck_leaving_is_not_waited_for_for_ever(path: Path) -> None:
+    provider, clock = cloud(linger_s=1e9)
+    with Journal(path, clock) as journal:
+        began = clock.at
+        with hold(LEASE, provider, journal, clock, linger=LINGER_S) as lease:
+            lease.create("instance", SPEC)
+        assert lease.verdict is Verdict.LEAVING
+    assert PATIENCE_S + LINGER_S <= clock.at - began < PATIENCE_S + LINGER_S + 30
+
+
+def test_what_still_bills_is_not_waited_for_any_longer_than_patience(path: Path) -> None:
+    provider, clock = cloud()
+    provider.world.faults = [Fault("remove", 10**6, "denied")]
+    with Journal(path, clock) as journal:
+        began = clock.at
+        with hold(LEASE, provider, journal, clock, linger=LINGER_S) as lease:
+            lease.create("instance", SPEC)
+        assert lease.verdict is Verdict.HELD
+    assert clock.at - began < PATIENCE_S + 30
 
 
 def test_patience_ends_however_the_clock_is_set(path: Path) -> None:

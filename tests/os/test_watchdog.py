@@ -178,6 +178,22 @@ def test_an_overdue_owner_that_is_letting_go_is_given_time_to_say_how_it_went(tm
     run.process.communicate(timeout=10)
 
 
+def test_an_owner_is_given_longer_only_where_nothing_bills_any_more(folder: LeaseFolder) -> None:
+    def seen(id: str, phase: str) -> float:
+        body = {"class": "instance", "id": id, "phase": phase, "state": "x", "token": f"t-{id}", "billed": True, "region": "", "facts": {}}
+        with Journal(folder.journal, CLOCK) as journal:
+            journal.append("observe", body)
+        return watchdog._time_to_let_go(folder)
+
+    assert seen("1", "here") == 0.0, "it has not begun to let go"
+    with Journal(folder.journal, CLOCK) as journal:
+        journal.append("intent", {"op": "remove", "class": "instance", "id": "1"})
+    assert watchdog._time_to_let_go(folder) == watchdog.LETTING_GO_S
+    assert seen("1", "leaving") == watchdog.LETTING_GO_S + watchdog.LINGER_S
+    assert seen("2", "here") == watchdog.LETTING_GO_S, "another one still bills"
+    assert seen("2", "gone") == watchdog.LETTING_GO_S + watchdog.LINGER_S
+
+
 SET_BACK = """
     import sys, time
     if "provisioner.watchdog" in sys.orig_argv:
