@@ -119,6 +119,9 @@ def run(
         str | None,
         typer.Option("--reach-from", help="Who may reach the machine's port 22; else your own public address.", metavar="A.B.C.D/32"),
     ] = None,
+    no_ingress: Annotated[
+        bool, typer.Option("--no-ingress", help="Let no address in: through launch.reach, else your Instance Connect endpoint.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -133,9 +136,8 @@ def run(
     from provisioner.commands import run_profile
 
     with ending(as_json, NOTHING_YET):
-        target = Target(
-            profile, budget, minutes, provider, region, aws_profile, host, identity, host_key, rehearse, endpoint, faults, keep, reach_from
-        )
+        where = (provider, region, aws_profile, host, identity, host_key, rehearse, endpoint)
+        target = Target(profile, budget, minutes, *where, faults, keep, reach_from, no_ingress)
         if not yes:
             askable()
         code, record, text = run_profile(target, ask=None if yes else confirm)

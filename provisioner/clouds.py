@@ -51,6 +51,7 @@ class Target:
     faults: str | None = None
     keep: str = "0"
     reach_from: str | None = None
+    no_ingress: bool = False
 
     @property
     def keep_s(self) -> int:
@@ -110,7 +111,13 @@ def launching(target: Target, ready: Ready, tell: Callable[[str], None] = lambda
         tell(warning)
     if not guarded:
         guards.check_schedule(provider, regions, waived)  # says what is missing, unless the profile waives it
-    return replace(ready.access, ingress_cidr=target.reach_from or caller.cidr())
+    reach = ready.plan.profile.launch.reach
+    if reach == "address":
+        return replace(ready.access, ingress_cidr=target.reach_from or caller.cidr())
+    from provisioner.remote import through
+
+    through.check(reach)
+    return replace(ready.access, reach=reach, route=through.route(reach, target.aws_profile))
 
 
 def prepare(provider: Any, regions: Sequence[str]) -> None:
@@ -133,6 +140,7 @@ def planned(target: Target) -> Iterator[Ready]:
     check(target)
     wanted = profile.load(target.profile)
     wanted = wanted.rehearsed() if target.rehearse else wanted
+    wanted = wanted.without_ingress() if target.no_ingress else wanted
     guards.check_waived(wanted.waived)
     spec_of(wanted)
     budget = _money(target.budget) if target.budget is not None else None
@@ -154,19 +162,21 @@ def check(target: Target) -> None:
     for only, needs, why in (
         (("faults", "endpoint"), "--rehearse", "nothing is broken on purpose where it costs money"),
         (("host", "identity", "host_key"), "--provider static", "only a machine of your own has one"),
-        (("region", "aws_profile", "reach_from"), "--provider aws", "a machine of your own is where it is"),
+        (("region", "aws_profile", "reach_from", "no_ingress"), "--provider aws", "a machine of your own is where it is"),
     ):
         goes = target.rehearse if needs == "--rehearse" else name == needs.split()[1] or (needs.endswith("aws") and name != "static")
-        if not goes and (given := [f"--{one.replace('_', '-')}" for one in only if getattr(target, one) is not None]):
+        if not goes and (given := [f"--{one.replace('_', '-')}" for one in only if getattr(target, one) not in (None, False)]):
             raise UsageError(f"{' and '.join(given)} {'needs' if len(given) == 1 else 'need'} {needs}", why=why, next=f"add {needs}")
     if not target.rehearse and os.environ.get(times.NAME):
         raise UsageError(
             f"{times.NAME} is set, and this is no rehearsal", why="the times of a real run do not change", next=f"unset {times.NAME}"
         )
     times.of(target.rehearse)
-    if target.rehearse and (target.aws_profile is not None or target.reach_from is not None):
-        useless = "--aws-profile" if target.aws_profile is not None else "--reach-from"
+    useless = next((f"--{o.replace('_', '-')}" for o in ("aws_profile", "reach_from", "no_ingress") if getattr(target, o)), None)
+    if target.rehearse and useless:
         raise UsageError(f"{useless} has no meaning in a rehearsal", why="it uses no account and no address of yours", next="leave it out")
+    if target.no_ingress and target.reach_from is not None:
+        raise UsageError("--no-ingress and --reach-from", why="the one lets no address in, the other one", next="leave one of them out")
     if target.reach_from is not None:
         _cidr(target.reach_from)
 
@@ -295,7 +305,7 @@ def _only_key() -> Path:
 
 
 def access_card(access: Access) -> dict[str, Any]:
-    return {"user": access.user, "port": access.port}
+    return {"user": access.user, "port": access.port, "reach": access.reach}
 
 
 def rehearsal_folder() -> Path:

@@ -21,7 +21,7 @@ from provisioner.journal import instant
 from provisioner.life import Life
 from provisioner.model import LaunchSpec, Offer, Phase, Resource
 from provisioner.plan import minutes, offer_text
-from provisioner.remote import bootstrap, keys
+from provisioner.remote import bootstrap, keys, through
 
 BOOT_S = 600.0
 GIVEN_UP = ("Server.InsufficientInstanceCapacity", "Server.SpotInstanceTermination")
@@ -46,7 +46,7 @@ class Launched:
 
     @property
     def address(self) -> str:
-        return str(self.machine.facts["address"])
+        return where(self.machine, self.spec.reach)
 
 
 def launch(life: Life, offers: Sequence[tuple[Offer, cost.Quote]]) -> tuple[Launched, list[tuple[Offer, cost.Quote]]]:
@@ -119,7 +119,7 @@ def _attempt(life: Life, offer: Offer, quote: cost.Quote) -> Launched:
     machine = _create(life, spec, quote)
     if guarded := guards.arm_schedule(lease, spec, life.plan.profile.waived, life.waits.sleep):
         life.tell("guard", guarded)
-    machine = _started(life, machine)
+    machine = _started(life, machine, spec.reach)
     if wrong := lease.provider.verify_launch(machine, spec):
         raise RunError(
             f"the machine was not launched as asked: {wrong[0]}",
@@ -144,10 +144,15 @@ def _create(life: Life, spec: LaunchSpec, quote: cost.Quote) -> Resource:
     return machine
 
 
-def _started(life: Life, machine: Resource) -> Resource:
+def where(machine: Resource, reach: str) -> str:
+    """What the way in starts from: an address, "" until it has one; or its name, where no address may reach it."""
+    return str(machine.facts.get("address") or "") if reach == "address" else through.name(machine.id, machine.region)
+
+
+def _started(life: Life, machine: Resource, reach: str) -> Resource:
     """Wait until it runs and has an address. What is not shown yet is asked about again."""
     pause, since = 0.3, life.clock.now()
-    while machine.phase is not Phase.HERE or not machine.facts.get("address"):
+    while machine.phase is not Phase.HERE or not where(machine, reach):
         if machine.phase in (Phase.LEAVING, Phase.GONE):
             reason = str(machine.facts.get("stateReason") or "")
             raise (GivenUp if reason in GIVEN_UP else RunError)(

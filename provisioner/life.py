@@ -38,6 +38,7 @@ class Access:
     client_key: Path | None = None
     host_key: str | None = None
     ingress_cidr: str | None = None
+    reach: str = "address"  # or "endpoint", "ssm": through the user's own aws program, with no ingress from any address
 
 
 class Waits:

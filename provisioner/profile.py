@@ -53,6 +53,11 @@ class Profile:
     on_interruption: str = "stop"
     launch: Launch = field(default_factory=lambda: Launch.model_validate({}))
 
+    def without_ingress(self) -> Profile:
+        """With a way in that no address may use: the profile's own, else an Instance Connect endpoint."""
+        reach = "endpoint" if self.launch.reach == "address" else self.launch.reach
+        return replace(self, launch=self.launch.model_copy(update={"reach": reach}))
+
     def rehearsed(self) -> Profile:
         """As it is rehearsed: without what only the user's own account has."""
         return replace(self, launch=Launch.model_validate({}))

@@ -8,19 +8,22 @@ for the lease. It must not change anything of the lease's.
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from provisioner import ledger
 from provisioner.clouds import cloud_has_ended, newest
 from provisioner.errors import HostError, RefusedError
+from provisioner.remote import through
 
 
 def open_ssh(name: str, command: list[str]) -> int:
     """Become ssh, on the lease's machine. RefusedError when there is none, or no ssh."""
     folder = ledger.find(name)
-    address = _address(folder)
     card = folder.card()
     settings, access = card["settings"], card.get("access", {})
+    reach = str(access.get("reach", "address"))
+    address = _address(folder, reach)
     user, port = str(access.get("user", "ubuntu")), int(access.get("port", 22))
     where = address
     if settings.get("endpoint"):
@@ -35,6 +38,9 @@ def open_ssh(name: str, command: list[str]) -> int:
     quoted = '"' + str(known).replace("%", "%%") + '"'
     options = ["-F", "none", "-o", f"UserKnownHostsFile={quoted}", "-o", "GlobalKnownHostsFile=none", "-o", "StrictHostKeyChecking=yes"]
     options += ["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-o", "PreferredAuthentications=publickey"]
+    if reach != "address":
+        program = through.argv(reach, address, port, settings.get("profile"))
+        options += ["-o", f"ProxyCommand={shlex.join(program).replace('%', '%%')}"]
     options += ["-i", str(key).replace("%", "%%"), "-p", str(port)]
     try:
         os.execvp("ssh", ["ssh", *options, f"{user}@{where}", *command])
@@ -59,11 +65,13 @@ def show_logs(name: str | None, lines: int) -> str:
     return f"lease {folder.id} left no log here: one is saved when its server stops, and it had none to save"
 
 
-def _address(folder: ledger.LeaseFolder) -> str:
+def _address(folder: ledger.LeaseFolder, reach: str) -> str:
     for entry in reversed(ledger.standing(folder).entries):
         if entry["kind"] in ("observe", "done") and entry["body"].get("class") in ("instance", "host-lock"):
             if entry["body"].get("phase") not in ("here", "coming"):
                 break
+            if reach != "address":
+                return through.name(str(entry["body"]["id"]), str(entry["body"].get("region", "")))
             if address := entry["body"].get("facts", {}).get("address"):
                 return str(address)
     raise RefusedError(f"lease {folder.id} has no machine now", why="its journal shows none that is running", next="gpulease ls --all")

@@ -34,7 +34,9 @@ from provisioner.clean import clean
 from provisioner.errors import HostError, HostKeyError
 from provisioner.remote import keys
 
-Route = Callable[[str, int], tuple[str, int]]
+Route = Callable[[str, int], "tuple[str, int] | socket.socket"]
+"""From an address and a port to where to dial; or to a socket that is open already (`through.py`)."""
+
 Sleep = Callable[[float], None]
 
 TICKS = 5  # judgements per probe interval
@@ -214,11 +216,13 @@ def _mute(name: str) -> str:
 
 def _dial(target: Target, timeout: float, sleep: Sleep) -> PinnedTransport:
     try:
-        sock = _connected(target.route(target.address, target.port), timeout, sleep)
+        where = target.route(target.address, target.port)
+        sock = where if isinstance(where, socket.socket) else _connected(where, timeout, sleep)
     except OSError as e:
         raise Unreachable(f"port {target.port}: {e.strerror or e}") from e
     # Without this, and without a session on the connection, a measured token delay is mostly SSH's (p99 45 ms, not 2).
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     transport = PinnedTransport(sock)
     transport.banner_timeout = transport.handshake_timeout = timeout
     return transport
@@ -259,6 +263,11 @@ def _exchange(transport: PinnedTransport, timeout: float, sleep: Sleep, target: 
         raise _wrong_machine(target, _other_key(target, timeout, sleep))
     if failure is not None or not transport.is_active() or not transport.initial_kex_done:
         said = clean(str(failure or ""), limit=200)
+        carrier: Any = transport.sock
+        if hasattr(carrier, "refused"):  # a program (through.py)
+            said = carrier.said() or said
+            if carrier.refused():
+                raise HostError("the program that carries the connection was refused", why=said, next=f"by hand: {carrier.words}")
         raise Unreachable(f"no SSH key exchange within {timeout:g} s" + (f": {said}" if said else ""))
 
 

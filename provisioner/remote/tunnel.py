@@ -151,7 +151,7 @@ class _Caged(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
     def __init__(self, target: Target, link: Link, remote_port: int, keepalive: float) -> None:
         self._link = link
         super().__init__(
-            target.route(target.address, target.port),
+            (target.address, target.port),
             ssh_username=target.user,
             ssh_host_key=paramiko.PKey.from_type_string(keys.key_type(target.host_key), keys.blob(target.host_key)),
             ssh_pkey=load_key(target),

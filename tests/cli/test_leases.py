@@ -19,6 +19,7 @@ from provisioner.errors import Exit
 from provisioner.journal import Journal
 from provisioner.ledger import LeaseFolder
 from provisioner.model import Outcome
+from provisioner.remote import keys
 from provisioner.scope import SystemClock
 from tests.cli.conftest import ASKED, GPULEASE, MADE, NOBODY, RELEASED, Cli
 from tests.life.conftest import Bench
@@ -177,6 +178,26 @@ def test_ssh_on_a_machine_of_the_users_own_takes_their_key_and_host_key(cli: Cli
     assert words[-3:] == ["me@203.0.113.9", "nvidia-smi", "-L"] and words[words.index("-i") + 1] == "/home/me/key", said
     assert f'UserKnownHostsFile="{str(known).replace("%", "%%")}"' in words and "StrictHostKeyChecking=yes" in words
     assert known.read_text() == "[203.0.113.9]:2222 ssh-ed25519 AAAATHEIRS\n"
+
+
+def test_ssh_on_a_machine_without_an_address_goes_through_the_users_own_aws_program(cli: Cli, tmp_path: Path) -> None:
+    settings = {"region": "us-east-1", "regions": ["us-east-1", "us-west-2"], "profile": "50% work", "endpoint": None}
+    folder = ledger.create({"provider": "aws", "settings": settings, "access": {"user": "ubuntu", "port": 22, "reach": "endpoint"}})
+    keys.make_pair(folder.path / "keys", "host_ed25519")
+    machine = {"class": "instance", "id": "i-0123456789abcdef0", "phase": "here", "state": "running", "billed": True}
+    with Journal(folder.journal, SystemClock()) as journal:
+        journal.append("genesis", {"lease": folder.id, "provider": "aws", "settings": settings})
+        journal.append("observe", {**machine, "region": "us-west-2", "facts": {}})
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "ssh").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "bin" / "ssh").chmod(0o755)
+    words = cli.process("ssh", folder.id, env={"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}).out.splitlines()
+    assert words[-1] == "ubuntu@i-0123456789abcdef0.us-west-2"
+    proxy = (
+        "ProxyCommand=aws ec2-instance-connect open-tunnel --instance-id i-0123456789abcdef0 --remote-port 22 --region us-west-2 --profile"
+    )
+    assert f"{proxy} '50%% work'" in words
+    assert (folder.path / "keys" / "known_hosts").read_text().startswith("i-0123456789abcdef0.us-west-2 ssh-ed25519 ")
 
 
 @pytest.mark.slow

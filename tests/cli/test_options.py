@@ -45,6 +45,9 @@ WRONG = [
     (["--minutes", "45", "--keep", "44m"], 4, "2640 s of them for --keep"),
     (["--reach-from", "0.0.0.0/0"], 2, "4294967296 addresses"),
     (["--reach-from", "home"], 2, "--reach-from is 'home'"),
+    (["--rehearse", "--no-ingress"], 2, "--no-ingress has no meaning in a rehearsal"),
+    (["--no-ingress", "--host", "me@box"], 2, "--no-ingress needs --provider aws"),
+    (["--no-ingress", "--reach-from", "203.0.113.7/32"], 2, "--no-ingress and --reach-from"),
     (["--aws-profile", "nobody"], 4, "'nobody' is not configured"),
 ]
 
@@ -105,6 +108,7 @@ def test_good_options_are_not_refused() -> None:
         {"host": "me@box", "identity": Path("k")},
         {"provider": "static", "host": "me@box"},
         {"region": "us-east-1", "aws_profile": "me", "reach_from": "203.0.113.7/32"},
+        {"region": "us-east-1", "no_ingress": True},
     ):
         check(target(**more))
     with pytest.raises(UsageError):
