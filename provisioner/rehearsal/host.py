@@ -46,6 +46,7 @@ from .host_systemctl import Systemctl
 from .host_systemdrun import journal, systemd_run
 from .host_units import Units
 
+NVME = "opt/dlami/nvme"
 POWERED_OFF, HUNG_UP, TAKEN_AWAY = 0, 129, 143
 FOLDERS = ("home/ubuntu/.ssh", "root", "tmp", "etc/ssh", "etc/systemd/system", "usr/local/lib", "usr/local/bin", "var/log", "var/lib/cloud")
 
@@ -56,6 +57,8 @@ class Machine:
         for name in FOLDERS:
             (root / name).mkdir(parents=True, exist_ok=True)
         (root / "home/ubuntu/.ssh").chmod(0o700)
+        if spec.nvme_gib:
+            (root / NVME).mkdir(parents=True, exist_ok=True)
         self._log_lock = threading.Lock()
         self.control = Control(self.answer)
         self.faults = Faults(spec.faults)
@@ -190,6 +193,9 @@ class Machine:
                 return ss(argv, lambda: listeners(self.root, self.init.members(), self.faults))
             case "df":
                 free = self.faults.number("disk_free_gib")
+                if self.spec.nvme_gib and argv and argv[-1].startswith(str(self.root / NVME)):
+                    room = self.spec.nvme_gib - 1 if free is None else int(free)
+                    return df(argv, self.spec.nvme_gib, room, ("/dev/vg.01/lv_ephemeral", f"/{NVME}"))
                 return df(argv, self.spec.disk_gib, None if free is None else int(free))
             case "timedatectl":
                 return timedatectl(argv)

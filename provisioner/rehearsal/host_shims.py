@@ -186,7 +186,7 @@ class Shutdown:
         return "System is going down" if self._at and self._at - time.time() < 300 else ""
 
 
-def df(argv: Sequence[str], total_gib: int, free_gib: int | None) -> Answer:
+def df(argv: Sequence[str], total_gib: int, free_gib: int | None, volume: tuple[str, str] = ("/dev/root", "/")) -> Answer:
     """One volume: a file system of the machine's disk size with an image's worth of it used."""
     size = total_gib * GIB
     free = (max(0, total_gib - 28) if free_gib is None else free_gib) * GIB
@@ -216,14 +216,14 @@ def df(argv: Sequence[str], total_gib: int, free_gib: int | None) -> Answer:
         else {1: "1B-blocks", 1024: "1K-blocks"}.get(block, f"1{suffix}-blocks")
     )
     cells = {
-        "source": "/dev/root",
+        "source": volume[0],
         "fstype": "ext4",
         "size": show(size),
         "used": show(used),
         "avail": show(free),
         "pcent": f"{used * 100 // size}%",
     }
-    cells["target"] = "/"
+    cells["target"] = volume[1]
     heads = {"source": "Filesystem", "fstype": "Type", "size": title, "used": "Used", "target": "Mounted on"}
     heads |= {"avail": "Avail" if human or output else "Available", "pcent": "Capacity" if posix else "Use%"}
     fields = output.split(",") if output else ["source", "size", "used", "avail", "pcent", "target"]

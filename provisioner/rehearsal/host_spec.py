@@ -122,6 +122,7 @@ class Spec:
     gpus: tuple[Gpu, ...]
     faults: Mapping[str, Any]
     disk_gib: int
+    nvme_gib: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)  # what its metadata service tells, beside what is above
 
 
@@ -145,6 +146,7 @@ def parse_spec(text: str | bytes) -> Spec:
         gpus=tuple(_gpu(g, n) for n, g in enumerate(doc.get("gpus") or [])),
         faults=faults,
         disk_gib=int(doc.get("disk_gib") or 200),
+        nvme_gib=int(doc.get("nvme_gib") or 0),
         metadata={str(name): str(value) for name, value in (doc.get("metadata") or {}).items()},
     )
 

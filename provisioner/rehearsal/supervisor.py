@@ -59,6 +59,7 @@ class Hosts:
             "gpus": gpus(instance, type),
             "faults": dict(faults),
             "disk_gib": disk_gib,
+            "nvme_gib": nvme_gib(type),
             "metadata": dict(metadata),
         }
         # Nothing of the caller's environment belongs on a rented machine: no AWS keys, no tokens.
@@ -167,6 +168,12 @@ class Hosts:
                 with suppress(ValueError):
                     if isinstance(document := json.loads(line), dict) and "requests" in document:
                         self.busy(instance)
+
+
+def nvme_gib(type: str) -> int:
+    """The local disk of this type, which the image mounts at /opt/dlami/nvme; 0 for a type without one."""
+    table = json.loads((files("provisioner.rehearsal") / "gpus.json").read_text())
+    return next((row.get("nvme_gb", {}).get(type, 0) for row in table if type in row["types"]), 0) * 10**9 // 2**30
 
 
 def gpus(instance: str, type: str) -> list[dict[str, Any]]:

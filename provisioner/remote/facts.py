@@ -24,7 +24,13 @@ from provisioner.remote.parsers import FactUnreadable, older, version_tuple
 
 __all__ = ["FACTS", "FactUnreadable", "Source", "check", "exposed", "loopback", "older", "read", "verify", "version_tuple"]
 
-_CACHE = 'cache="${GPULEASE_ROOT:-}/opt/dlami/nvme"; [ -d "$cache" ] || cache="$HOME"; '
+# As the playbook serve.yaml chooses: the local disk where there is one, and it has as much room as the home.
+_CACHE = r"""fast="${GPULEASE_ROOT:-}/opt/dlami/nvme"; cache="$HOME"
+[ -d "$fast" ] || [ -n "${GPULEASE_ROOT:-}" ] || fast=$(lsblk -nrpo MODEL,MOUNTPOINT 2>/dev/null |
+sed -n 's/^Amazon.*Instance.*Storage \(\/[^ ]*\)$/\1/p' | head -n 1)
+room() { df -Pk "$1" 2>/dev/null | awk 'END { print $4 + 0 }'; }
+[ -d "$fast" ] && [ "$(room "$fast")" -ge "$(room "$HOME")" ] && cache=$fast
+"""
 _QUERY = "LC_ALL=C nvidia-smi --format=csv,noheader,nounits"
 _LISTEN = """if command -v ss >/dev/null 2>&1; then
 echo '# ss'

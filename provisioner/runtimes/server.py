@@ -138,10 +138,11 @@ set -a
 . ./server.env
 set +a
 PATH="$(dirname "$exe"):/usr/local/cuda/bin:$PATH"
-if [ -z "${HF_HOME:-}" ] && [ -s cache.path ]; then
+if [ -s cache.path ]; then
   read -r cache < cache.path
-  HF_HOME="$cache/huggingface"
-  export HF_HOME
+  mkdir -p "$cache/tmp"
+  : "${HF_HOME:=$cache/huggingface}" "${VLLM_CACHE_ROOT:=$cache/vllm}" "${TRITON_CACHE_DIR:=$cache/triton}" "${TMPDIR:=$cache/tmp}"
+  export HF_HOME VLLM_CACHE_ROOT TRITON_CACHE_DIR TMPDIR
 fi
 { "$exe" ARGUMENTS; echo "$?" > server.exit; } 2>&1 | sed -u -f server.sed
 """

@@ -8,6 +8,7 @@ A case is one JSON file: {"command", "source", "output"} and "fact", or "error" 
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -222,3 +223,28 @@ def test_a_machine_without_ss_is_read_from_the_kernels_table(local_host: LocalHo
         port = server.getsockname()[1]
     assert fact.raw.startswith("# proc\n")
     assert {"address": "127.0.0.1", "port": port, "process": None, "pid": None} in fact.value
+
+
+LSBLK = r"""Amazon\x20Elastic\x20Block\x20Store /
+Amazon\x20Elastic\x20Block\x20Store /boot
+Amazon\x20EC2\x20NVMe\x20Instance\x20Storage
+Amazon\x20EC2\x20NVMe\x20Instance\x20Storage {mount}
+"""
+
+
+@pytest.mark.parametrize(("room", "chosen"), [("900000000", True), ("1000", False)])
+def test_a_local_disk_that_is_mounted_elsewhere_is_found_and_used_where_it_has_the_room(tmp_path: Path, room: str, chosen: bool) -> None:
+    mount, tools = tmp_path / "scratch", tmp_path / "bin"
+    mount.mkdir()
+    tools.mkdir()
+    (tmp_path / "lsblk.txt").write_text(LSBLK.format(mount=mount))
+    head = "Filesystem 1024-blocks Used Available Capacity Mounted on"
+    for name, script in (
+        ("lsblk", f"cat {tmp_path}/lsblk.txt"),
+        ("df", f'case "$2" in {mount}) f={room} ;; *) f=50000000 ;; esac; echo "{head}"; echo "/dev/x 999999999 1 $f 1% $2"'),
+    ):
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    env = {"HOME": str(tmp_path), "PATH": f"{tools}:/usr/bin:/bin"}
+    said = subprocess.run(["sh", "-c", FACTS["disk"].command], env=env, capture_output=True, text=True, check=True).stdout
+    assert FACTS["disk"].parse(said)["cache"]["mount"] == str(mount if chosen else tmp_path)

@@ -338,7 +338,17 @@ def test_the_fast_disk_is_used_for_the_models_where_there_is_one(machine: LocalH
         pid = int((machine.home / server.folder / "server.pid").read_text())
         children = [child for child in processes(machine) if child != pid]
         environments = [(Path("/proc") / str(child) / "environ").read_bytes().split(b"\0") for child in children]
-    assert any(f"HF_HOME={fast}/gpulease/huggingface".encode() in env for env in environments)
+    for name, folder in (("HF_HOME", "huggingface"), ("VLLM_CACHE_ROOT", "vllm"), ("TRITON_CACHE_DIR", "triton")):
+        assert any(f"{name}={fast}/gpulease/{folder}".encode() in env for env in environments), name
+    assert any(entry.startswith(b"TMPDIR=") for env in environments for entry in env)
+
+
+def test_a_fast_disk_with_less_room_than_the_home_is_left_alone(machine: LocalHost) -> None:
+    fast = machine.root / "opt/dlami/nvme"
+    fast.mkdir(parents=True)
+    machine.tool("df", f'case "$2" in {fast}) free=1000 ;; *) free=2000 ;; esac; echo Filesystem; echo "/dev/x 9000 1 $free 1% /"')
+    with served(machine) as server:
+        assert not (machine.home / server.folder / "cache.path").exists()
 
 
 @contextmanager
