@@ -12,7 +12,7 @@ import math
 import re
 import shutil
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -259,18 +259,33 @@ def _below(lines: Sequence[Line]) -> Iterator[str]:
         yield "MiB: (EC2) is EC2's own figure; what the driver shows is not known"
 
 
-def _reasons(outs: Iterable[Out]) -> Iterator[str]:
-    """One sentence per reason, with everything it is about; what would have been cheapest is not known here."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for out in outs:
-        why = out.why.replace(out.type, "it")
-        place = out.zone or out.region
-        groups.setdefault((why + (", spot" if out.spot else ""), out.next), []).append(f"{out.type} ({place})")
+def _reasons(outs: Sequence[Out]) -> Iterator[str]:
+    """One sentence per reason, with everything it is about."""
+    groups: dict[tuple[str, str], dict[str, None]] = {}
+    for out in (one for one in outs if one.market is None):
+        why = out.why.replace(out.type, "it") + (", spot" if out.spot else "")
+        groups.setdefault((why, out.next), {})[f"{out.type} ({out.zone or out.region})"] = None
     for (why, next), names in groups.items():
-        unique = list(dict.fromkeys(names))
-        types = list(dict.fromkeys(name.split(" ")[0] for name in unique))
-        who = unique[0] if len(unique) == 1 else f"{', '.join(types[:3])}" + (f" and {len(types) - 3} more" if len(types) > 3 else "")
+        types = list(dict.fromkeys(name.split(" ")[0] for name in names))
+        who = _named(types) if len(names) > 1 else "".join(names)
         yield f"{who}: {why}" + (f"; next: {next}" if next else "")
+    yield from _too_dear([one for one in outs if one.market is not None])
+
+
+def _named(types: Sequence[str]) -> str:
+    return ", ".join(types[:3]) + (f" and {len(types) - 3} more" if len(types) > 3 else "")
+
+
+def _too_dear(outs: Sequence[Out]) -> Iterator[str]:
+    """Every zone has a price of its own, and all of them are above the one ceiling: the lowest says by how much."""
+    by_region: dict[str, list[Out]] = {}
+    for out in outs:
+        by_region.setdefault(out.region, []).append(out)
+    for region, found in by_region.items():
+        lowest = min(found, key=lambda out: out.market or 0)
+        which = f"the lowest of {len(found)}: {lowest.type} in {lowest.zone}" if len(found) > 1 else f"{lowest.type} in {lowest.zone}"
+        types = _named(list(dict.fromkeys(out.type for out in sorted(found, key=lambda out: out.market or 0))))
+        yield f"{types} ({region}): {lowest.why} ({which}); next: {lowest.next}"
 
 
 def _nothing_near(need: Requirements) -> str:

@@ -69,6 +69,7 @@ class Out:
     zone: str | None = None
     spot: bool = False
     next: str = ""
+    market: int | None = None  # what the spot market asks, where that is why
 
     @property
     def fits(self) -> bool:
@@ -138,7 +139,8 @@ def _one(place: Place, type: Type, zone: str | None, way: str, need: Requirement
         return out("spot", "there is no spot market for it in that zone: EC2's price history has nothing")
     if history is not None and history.now > price.micro_usd_per_hour:
         asked, most = cost.show_per_hour(history.now), cost.show_per_hour(price.micro_usd_per_hour)
-        return out("spot", f"the spot market asks {asked}, above the ceiling of {most}", "a higher needs.spot_max_usd_per_hour")
+        above = out("spot", f"the spot market asks {asked}, above the ceiling of {most}", "a higher needs.spot_max_usd_per_hour")
+        return replace(above, market=history.now)
     code = code_of(type.name, spot)
     quota = place.quotas.get((spot, code), Quota(code, place.region, spot, why="not asked"))
     if quota.allows(type.vcpus) is False:

@@ -94,3 +94,13 @@ def test_a_gpu_that_nobody_has_gets_the_nearest_name(cli: Cli) -> None:
 def test_another_region_without_an_account_has_no_price_and_says_so(cli: Cli) -> None:
     said = cli("offers", "--gpu", "L4", "--region", "eu-west-1")
     assert said.code == 4 and "eu-west-1" in said.out and "no prices are known" in " ".join(said.out.split())
+
+
+def test_many_zones_above_the_ceiling_are_one_reason_with_the_lowest(cli: Cli, asked: tuple[str, ...], tmp_path: Path) -> None:
+    text = Path("profiles/smoke.yaml").read_text("utf-8").replace("types: [g6.xlarge]", 'purchase: [spot]\n  spot_max_usd_per_hour: "0.01"')
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(text, "utf-8")
+    said = cli("offers", str(mine), *asked)
+    words = " ".join(said.out.split())
+    assert said.code == 4 and "nothing fits" in words and words.count("the spot market asks") == 1
+    assert "above the ceiling of $0.01/h (the lowest of" in words and "next: a higher needs.spot_max_usd_per_hour" in words
