@@ -144,10 +144,17 @@ class Machine:
             self.cut()
         (self.folder / "go").write_text("go\n")
 
-    def ssh(self, within: float = 60.0, user: str = USER) -> AbstractContextManager[SshHost]:
-        """As the product logs in: our key, and the host key that the user data carries and nothing else."""
+    def ssh(self, within: float = 60.0, host_key: str = "") -> AbstractContextManager[SshHost]:
+        """As the product logs in: our key, and the host key that the user data carries (or this one) and nothing else."""
         return wait_for_ssh(
-            self.address, 22, user, client_key=self.client.private, host_key=self.host.public, within=within, timeout=10.0, pause=0.2
+            self.address,
+            22,
+            USER,
+            client_key=self.client.private,
+            host_key=host_key or self.host.public,
+            within=within,
+            timeout=10.0,
+            pause=0.2,
         )
 
     def cut(self) -> None:
@@ -205,6 +212,18 @@ class Machine:
     def _inside(self, *words: str) -> None:
         assert self._life is not None
         subprocess.run(["nsenter", "-n", "-t", str(self._life.pid), *words], check=True)
+
+
+def reboot(host: SshHost, script: str = "true") -> None:
+    host.run(f"{script} && sudo systemctl --no-block reboot")
+
+
+def wait_for_reboot(guest: Machine, times: int) -> None:
+    """Wait until it has gone down so often; the next login is to the next boot."""
+    until = time.monotonic() + 60
+    while guest.console.count("== ended with 133") < times:
+        assert guest.up and time.monotonic() < until, guest.console
+        time.sleep(0.1)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from provisioner.model import Host
 from provisioner.remote import bootstrap
 from provisioner.remote.bootstrap import DEADLINE, LEASE, TWIN
 from provisioner.remote.ssh import renew
-from tests.realos.machine import Machine
+from tests.realos.machine import Machine, reboot, wait_for_reboot
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -101,30 +101,18 @@ def test_a_machine_whose_deadline_has_passed_when_it_boots_is_off_at_once(guest:
     late("deadline passed before it booted, counted from its creation", began, end.at)
 
 
-def reboot(host: Host, script: str = "true") -> None:
-    host.run(f"{script} && sudo systemctl --no-block reboot")
-
-
-def back(guest: Machine, times: int) -> None:
-    """Wait until it has gone down so often; the next login is to the next boot."""
-    until = time.monotonic() + 60
-    while guest.console.count("== ended with 133") < times:
-        assert guest.up and time.monotonic() < until, guest.console
-        time.sleep(0.1)
-
-
 def test_a_reboot_keeps_the_deadline_and_so_does_one_without_cloud_init(guest: Machine, late: Late) -> None:
     guest.without(LEASE)  # without cloud-init no client can be seen, and this one would end the machine sooner
     guest.born(1.5 * LOGIN_S)
     with guest.ssh() as host:
         first = bootstrap.require_armed(host, guest.deadline)
         reboot(host)
-    back(guest, 1)
+    wait_for_reboot(guest, 1)
     with guest.ssh() as host:
         second = bootstrap.require_armed(host, guest.deadline)
         assert second.twin_left_s is not None and first.twin_left_s is not None and second.twin_left_s < first.twin_left_s
         reboot(host, "sudo touch /etc/cloud/cloud-init.disabled")
-    back(guest, 2)
+    wait_for_reboot(guest, 2)
     end = guest.end(1.5 * LOGIN_S + 60)
     assert end.code == 0 and end.fired[0].startswith("the deadline at "), end.fired
     late("after two reboots, the second one without cloud-init", guest.deadline, end.at)
@@ -148,7 +136,7 @@ def test_a_deadline_that_passed_while_the_machine_was_down_ends_it_when_it_comes
     with guest.ssh() as host:
         (guest.folder / "hold").touch()
         reboot(host, "sudo touch /etc/cloud/cloud-init.disabled")
-    back(guest, 1)
+    wait_for_reboot(guest, 1)
     time.sleep(max(0.0, guest.deadline + 1 - time.time()))
     (guest.folder / "hold").unlink()
     began = time.time()
