@@ -288,6 +288,11 @@ def doctor(
 @app.command(epilog=DRILL_CODES)
 def drill(
     only: Annotated[list[str] | None, typer.Option("--only", help="Only this layer; may be given several times.", metavar="LAYER")] = None,
+    live: Annotated[bool, typer.Option("--live", help="On your AWS account, for cents, after the amount was typed.")] = False,
+    region: Region = None,
+    aws_profile: AwsProfile = None,
+    endpoint: Annotated[str | None, typer.Option(help="With --live: a rehearsal instead of AWS.", metavar="URL")] = None,
+    amount: Annotated[str | None, typer.Option("--confirm", help="With --live: what would be typed.", metavar="WORDS")] = None,
     as_json: Json = False,
 ) -> None:
     """Make each guard fire, with all the others switched off: who ended the machine, how late, and is the proof true?
@@ -295,11 +300,12 @@ def drill(
     \b
         gpulease drill                       all of them in a rehearsal, in about a minute and a half
         gpulease drill --only watchdog
+        gpulease drill --live --region us-east-1
     """
-    from provisioner.drill import drill_rehearsed
+    from provisioner.drill import drill_layers
 
-    with ending(as_json):
-        code, record, text = drill_rehearsed(only or [])
+    with ending(as_json, speaks_of_money=live):
+        code, record, text = drill_layers(only or [], live, region, aws_profile, endpoint, amount)
         leave(code, record if as_json else text)
 
 

@@ -139,6 +139,17 @@ def askable() -> None:
             raise UsageError(f"there is no terminal {what}", why="a run is confirmed once before it starts", next="add --yes")
 
 
+def typed(question: str) -> str:
+    """What somebody typed on the terminal; nothing when the input ended."""
+    askable()
+    complain(question, end="")
+    try:
+        return input()
+    except EOFError:
+        complain("")
+        return ""
+
+
 def confirm(question: str) -> bool:
     """Ask on the terminal. No answer is a no."""
     askable()

@@ -30,6 +30,7 @@ SIZES = "karpenter-provider-aws instance-types reference; nvidia-smi totals as p
 
 # Without a GPU: for drills of the guards, and for profiles that need none. Same price table, an earlier edition.
 PLAIN = [
+    {"type": "t3.nano", "vcpus": 2, "ramMib": 512, "microUsdPerHour": 5_200},
     {"type": "t3.medium", "vcpus": 2, "ramMib": 4096, "microUsdPerHour": 41_600},
     {"type": "t3.large", "vcpus": 2, "ramMib": 8192, "microUsdPerHour": 83_200},
     {"type": "t3.xlarge", "vcpus": 4, "ramMib": 16384, "microUsdPerHour": 166_400},

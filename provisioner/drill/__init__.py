@@ -24,6 +24,20 @@ from provisioner.terminal import complain
 Coded = tuple[int, dict[str, Any], str]
 
 
+def drill_layers(
+    only: Sequence[str], on_an_account: bool, region: str | None, aws_profile: str | None, endpoint: str | None, words: str | None
+) -> Coded:
+    """What the command does: rehearsed, or with --live on an account."""
+    if on_an_account:
+        from provisioner.clouds import default_region
+
+        return drill_live(only, region or ("us-east-1" if endpoint else default_region(aws_profile)), aws_profile, endpoint, words)
+    given = {"--region": region, "--aws-profile": aws_profile, "--endpoint": endpoint, "--confirm": words}
+    if useless := [name for name, value in given.items() if value is not None]:
+        raise UsageError(f"{useless[0]} needs --live", why="a rehearsed drill has a cloud of its own", next="gpulease drill")
+    return drill_rehearsed(only)
+
+
 def drill_rehearsed(only: Sequence[str]) -> Coded:
     from provisioner.drill.rehearsed import rehearse
 
@@ -33,6 +47,28 @@ def drill_rehearsed(only: Sequence[str]) -> Coded:
     with tempfile.TemporaryDirectory(prefix="gpulease-drill-") as folder, signals(scope, lambda text: cry(f"{text}: ending the drills")):
         rows = rehearse(wanted, Path(folder), scope.sleep, teller(began))
     return answer(rows, simulated=True, seconds=int(time.monotonic() - began))
+
+
+def drill_live(only: Sequence[str], region: str, aws_profile: str | None, endpoint: str | None, words: str | None) -> Coded:
+    """For money, after the amount was typed. With an endpoint the same against a rehearsal."""
+    from cost import show
+    from provisioner.drill import live
+    from provisioner.terminal import typed
+
+    wanted = chosen(only, live=True)
+    there = live.site(region, aws_profile, endpoint)
+    live.check_login(there, wanted)
+    scope, began = Scope(), time.monotonic()
+    with live.state() as folder:
+        total = live.ceiling(there, wanted, folder)
+        complain(SIMULATED if endpoint else f"account {there.account}, {there.arn}")
+        names = ", ".join(layer.name for layer in wanted)
+        complain(f"{len(wanted)} drill(s) on {live.TYPE} with {there.image} in {region}, {live.AT_ONCE} at a time: {names}")
+        complain(f"at most {show(total)} together, at list prices, if every machine is ended by its last line of defence")
+        live.confirmed(total, words, typed)
+        with signals(scope, lambda text: cry(f"{text}: letting go of every machine first")):
+            rows = live.drill_all(there, wanted, scope.sleep, teller(began), folder)
+    return answer(rows, simulated=there.simulated, seconds=int(time.monotonic() - began))
 
 
 def chosen(only: Sequence[str], *, live: bool) -> list[Layer]:

@@ -47,6 +47,7 @@ class Ground:
     times: Times
     set_up_s: float  # at most, until the machine is up and its guards are read back
     late_s: float  # a layer that is later than this has failed
+    poll_s: float = 0.5  # between two questions to the witness
 
 
 @dataclass
@@ -232,7 +233,7 @@ def _await_end(layer: Layer, run: _Run, ground: Ground, row: Row, tell: Tell, br
         due = _call_the_reaper(run, ground, row, due)
     row.machine = row.machine or next(iter(ground.witness.machines(row.lease)), "")
     while (ended := ground.witness.end(row.machine)) is None and time.time() < due + ground.late_s:
-        run.sleep(0.5)
+        run.sleep(ground.poll_s)
     if ended is None:
         row.wrong.append(f"nobody ended {row.machine}, {ground.late_s:.0f} s after its time")
         return
@@ -268,11 +269,11 @@ def _call_the_reaper(run: _Run, ground: Ground, row: Row, due: float) -> float:
     while time.time() <= due + 1:
         if (ended := ground.witness.end(row.machine)) is not None:
             raise RunError(f"something ended {row.machine} ({ended.by}) although everything but reap was gone")
-        run.sleep(0.5)
+        run.sleep(ground.poll_s)
     called = time.time()
     other = ground.state / "another-computer"
     other.mkdir(mode=0o700)
-    done = run.gpulease(*ground.reap, state=other)
+    done = run.gpulease(*(word.format(lease=row.lease) for word in ground.reap), state=other)
     # It knows the tags and nothing of what was asked for, so `unproven` is the most that it can say.
     if done.returncode not in (Exit.OK, Exit.UNPROVEN):
         row.wrong.append(f"reap ended with {done.returncode}: {done.stderr.strip()[-200:]}")

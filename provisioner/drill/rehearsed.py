@@ -33,7 +33,7 @@ HELD = {"host": {"start_delay_s": 600.0}}
 
 def rehearse(layers: Sequence[Layer], folder: Path, sleep: Sleep, tell: Tell) -> list[Row]:
     """One row per layer, in their order."""
-    budget = _budget()
+    budget = budget_for(PROFILE, RUN_S, REGION)
     cores = threading.BoundedSemaphore(max(2, os.cpu_count() or 1))
 
     def one(layer: Layer) -> Row:
@@ -76,7 +76,7 @@ def _ground(layer: Layer, folder: Path, budget: str) -> Iterator[Ground]:
 
 
 def profile(path: Path, changes: dict[str, Any]) -> Path:
-    """The smoke profile with some keys changed, as a file of its own."""
+    """The smoke profile with some keys changed (None takes one away), as a file of its own."""
     import yaml
 
     from provisioner import data, yamlsafe
@@ -84,19 +84,20 @@ def profile(path: Path, changes: dict[str, Any]) -> Path:
     shipped = data.folder("profiles") / f"{PROFILE}.yaml"
     document: dict[str, Any] = dict(yamlsafe.load(shipped.read_text("utf-8"), shipped.name).data)
     for key, value in changes.items():
-        document[key] = {**document.get(key, {}), **value} if isinstance(value, dict) else value
+        changed = {**document.get(key, {}), **value} if isinstance(value, dict) else value
+        document[key] = {k: v for k, v in changed.items() if v is not None} if isinstance(changed, dict) else changed
     path.write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
     return path
 
 
-def _budget() -> str:
-    """The amount that ends after RUN_S, by the quote of the profile that is run."""
+def budget_for(name: str, seconds: int, region: str, endpoint: str | None = None) -> str:
+    """The amount that ends after so many seconds, by the quote of the profile that is run."""
     import cost
     from provisioner.clouds import Target, planned
 
-    with planned(Target(PROFILE, None, None, None, REGION, None, None, None, None, True)) as ready:
+    with planned(Target(name, None, None, None, region, None, None, None, None, True, endpoint=endpoint)) as ready:
         quote: dict[str, Any] = ready.plan_record()["quote"]
     lines = quote["lines"]
     fixed, hourly = sum(line["fixedMicroUsd"] for line in lines), sum(line["microUsdPerHour"] for line in lines)
-    micro = fixed + -(-hourly * (RUN_S + quote["tailSeconds"]) // 3600)
+    micro = fixed + -(-hourly * (seconds + quote["tailSeconds"]) // 3600)
     return f"{micro // cost.MICRO}.{micro % cost.MICRO:06d}"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from provisioner.errors import ProviderError
 from provisioner.journal import instant
 
 GONE = frozenset({"terminated", "closed", "cancelled", "gone", "deleted"})
@@ -81,19 +82,22 @@ class Ec2:
     """On a real account, or a rehearsal that is asked as one."""
 
     def __init__(self, provider: Any) -> None:
-        self._provider = provider
+        self._provider, self._account = provider, provider.account_of(provider.region)
 
     def machines(self, lease: str) -> list[str]:
         return [r.id for r in self._provider.inventory(lease).resources if r.kind == "instance"]
 
     def end(self, machine: str) -> End | None:
-        described = self._provider.account.ask("DescribeInstances", InstanceIds=[machine]).data
-        instance = described["Reservations"][0]["Instances"][0]
+        try:
+            answer = self._account.ask("DescribeInstances", InstanceIds=[machine])
+        except ProviderError:
+            return None  # no answer says nothing; it is asked again until the layer is too late
+        instance = answer.data["Reservations"][0]["Instances"][0]
         if instance["State"]["Name"] not in ("shutting-down", "terminated", "stopping", "stopped"):
             return None
         reason, moved = str(instance.get("StateReason", {}).get("Code", "")), str(instance.get("StateTransitionReason", ""))
         at = re.search(r"\((\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) (?:GMT|UTC)\)", moved)
-        when = f"{at[1]}T{at[2]}Z" if at else str(self._provider.account.last.date)
+        when = f"{at[1]}T{at[2]}Z" if at else str(answer.date)
         return End(instant(when), "guest" if "InstanceInitiated" in reason else "api")
 
     def left(self, lease: str) -> list[str]:

@@ -87,6 +87,8 @@ def misfit(type: Type, need: Requirements) -> Misfit | None:
     named = type.name in need.types
     if need.types and not named:
         return Misfit("type", "not one of the types that are named", near=False)
+    if need.gpus == 0 and not named and type.name.endswith(".nano"):
+        return Misfit("type", "too small to serve anything; it is for drills, and taken only when it is named", near=False)
     if need.gpus == 0:
         return None if type.gpus == 0 and type.part is None else Misfit("gpu", "it has a GPU, and none is needed", near=named)
     if not type.gpu:

@@ -44,8 +44,8 @@ def ssm(call: Call) -> Reply:
 
 
 def _parameter(name: str, region: str) -> dict[str, object] | None:
-    if name != machines.IMAGE_PARAMETER:
-        return None
+    if name != machines.IMAGE_PARAMETER and not name.startswith("/aws/service/canonical/ubuntu/server/24.04/"):
+        return None  # the one image here is an Ubuntu 24.04, whichever way it is asked for
     engine.backend(region)  # refuses a region that does not exist
     return {
         "Name": name,
