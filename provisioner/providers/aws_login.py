@@ -83,7 +83,7 @@ def require(login: Login, run_s: int, now: float, guarded: bool) -> str:
     raise RefusedError(
         short,
         why=f"{login.text()}. No guard at AWS would end the machine without it (`schedule` is waived, or not there)",
-        next=f"{login.next}{shorter}; or a guard at AWS, `schedule`, that is not waived",
+        next=f"{login.next}{shorter}; or the guard at AWS: gpulease init aws, and no `waive: [schedule]`",
     )
 
 
