@@ -125,11 +125,30 @@ def prepare(provider: Any, regions: Sequence[str]) -> None:
     from provisioner.providers.aws_client import Account
     from provisioner.providers.aws_init import MISSING, Site
 
-    site = Site([Account(region, None, provider.settings()["endpoint"]) for region in dict.fromkeys(regions)])
-    pieces = site.look()
-    # Without a group nobody has been here; what somebody broke on purpose is left broken, to see what a run says of it.
-    bare = [piece.region for piece in pieces if piece.what == "schedule group" and piece.state == MISSING]
-    site.make([piece for piece in pieces if bare and piece.region in (*bare, "")], lambda text: None)
+    endpoint = provider.settings()["endpoint"]
+    site = Site([Account(region, None, endpoint) for region in dict.fromkeys(regions)])
+    with _alone_in(endpoint):
+        pieces = site.look()
+        # Without a group nobody has been here; what somebody broke on purpose is left broken, to see what a run says of it.
+        bare = [piece.region for piece in pieces if piece.what == "schedule group" and piece.state == MISSING]
+        site.make([piece for piece in pieces if bare and piece.region in (*bare, "")], lambda text: None)
+
+
+@contextmanager
+def _alone_in(endpoint: str) -> Iterator[None]:
+    """Two runs that start at once in one bare rehearsal would each make the same role, and one would be refused."""
+    import fcntl
+
+    from provisioner.rehearsal import client
+
+    try:
+        lock = (client.attach(endpoint).folder() / "prepare.lock").open("w")
+    except (OSError, ValueError, LookupError, HTTPException):
+        yield  # whether a rehearsal is there at all is somebody else's question
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

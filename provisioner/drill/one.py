@@ -142,6 +142,12 @@ class _Run:
             self.sleep(0.1)
 
     def last_words(self) -> str:
+        """The error that it ended with, else the end of its story."""
+        if self.process is not None and self.process.poll() is not None and self.process.stdout is not None:
+            with contextlib.suppress(ValueError, LookupError, TypeError):
+                said = json.loads(self.process.stdout.read())
+                error = said if "what" in said else said["error"]
+                return f"{error['what']}; {error['why']}"
         lines = (self.ground.state / "run.log").read_text("utf-8", "replace").strip().splitlines()
         return " / ".join(lines[-3:])
 

@@ -55,6 +55,10 @@ class Rehearsal:
         """Everything that ever existed there, with its real state."""
         return list(self._ask("GET", "truth"))
 
+    def folder(self) -> Path:
+        """Where its files are, on this computer."""
+        return Path(self._ask("GET", "info")["state"])
+
     def log(self) -> list[dict[str, Any]]:
         """Every API request it got, oldest first."""
         return list(self._ask("GET", "log"))
