@@ -123,15 +123,16 @@ def launching(target: Target, ready: Ready, tell: Callable[[str], None] = lambda
 def prepare(provider: Any, regions: Sequence[str]) -> None:
     """What a real account gets from `gpulease init aws`, for a rehearsed one that is bare: the same code, so that the guard is real."""
     from provisioner.providers.aws_client import Account
-    from provisioner.providers.aws_init import MISSING, Site
+    from provisioner.providers.aws_init import Site
+    from provisioner.providers.aws_schedule import has_group
 
     endpoint = provider.settings()["endpoint"]
-    site = Site([Account(region, None, endpoint) for region in dict.fromkeys(regions)])
+    accounts = [Account(region, None, endpoint) for region in dict.fromkeys(regions)]
     with _alone_in(endpoint):
-        pieces = site.look()
         # Without a group nobody has been here; what somebody broke on purpose is left broken, to see what a run says of it.
-        bare = [piece.region for piece in pieces if piece.what == "schedule group" and piece.state == MISSING]
-        site.make([piece for piece in pieces if bare and piece.region in (*bare, "")], lambda text: None)
+        if bare := [account for account in accounts if not has_group(account)]:
+            site = Site(bare)
+            site.make(site.look(), lambda text: None)
 
 
 @contextmanager

@@ -324,7 +324,7 @@ def _look(id: str, provider: Provider, journal: Journal, held: Holdings, now: fl
             met(found[known.id])
     for looked in inventory.looked_in:
         if not looked.checked and looked.kind in held.kinds:
-            raise ProviderError(f"{looked.kind} in {looked.region} could not be listed", why=looked.reason)
+            raise ProviderError(f"{looked.kind} in {looked.region} could not be listed: {looked.reason}", why="one was made")
     left = [r for r in found.values() if r.phase is not Phase.GONE]
     # A machine that lingers is looked at every few seconds for many minutes: the hundredth equal look is not evidence.
     if news or not left or journal.entries[-1]["kind"] != "sweep":

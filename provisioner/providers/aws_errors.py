@@ -18,6 +18,7 @@ from typing import Any
 
 from provisioner.clean import clean
 from provisioner.errors import NoCapacity, NotCreated, NotPermitted, ProviderError, RefusedError
+from provisioner.providers.aws_actions import ACTIONS
 
 
 class NotAsked(RefusedError, NotCreated):
@@ -203,7 +204,9 @@ def _next(code: str, message: str, profile: str | None) -> str:
     if code in CREDENTIALS or code in NO_LOGIN:
         return login_next(profile)
     if code in DENIED:
-        return f"give these credentials {missing_permission(message) or 'the missing permission'}: gpulease iam policy"
+        action = missing_permission(message)
+        policy = next((a.policies[0] for a in ACTIONS if a.name == action), "runner")
+        return f"give these credentials {action or 'the missing permission'}: gpulease iam policy {policy}"
     if code in ("InsufficientInstanceCapacity", "Unsupported", "InsufficientCapacity"):
         return "try again later (another zone may have some), or another type in `needs.types`: gpulease plan PROFILE"
     if code in ("VcpuLimitExceeded", "InstanceLimitExceeded"):

@@ -117,14 +117,14 @@ def _ours(actions: Sequence[str], owner: str) -> list[Statement]:
         {"Sid": "OnlyOurSchedules", "Action": schedules, "Resource": f"arn:aws:scheduler:*:{owner}:schedule/{GROUP}/*"},
     ]
     if "iam:PassRole" in actions:
-        role = f"arn:aws:iam::{owner}:role{ROLE_PATH}{ROLE}"
+        role, absent = _roles(owner)
         found += [
             {
                 "Sid": "TheirGroup",
                 "Action": "scheduler:GetScheduleGroup",
                 "Resource": f"arn:aws:scheduler:*:{owner}:schedule-group/{GROUP}",
             },
-            {"Sid": "TheirRole", "Action": ["iam:GetRole", "iam:GetRolePolicy"], "Resource": role},
+            {"Sid": "TheirRole", "Action": ["iam:GetRole", "iam:GetRolePolicy"], "Resource": [role, absent]},
             {
                 "Sid": "PassItToTheSchedulerOnly",
                 "Action": "iam:PassRole",
@@ -139,7 +139,7 @@ def _prepare(actions: Sequence[str], owner: str, name: str) -> list[Statement]:
     if name != aws_actions.INIT:
         return []
     places = {
-        "iam": ("TheRole", f"arn:aws:iam::{owner}:role{ROLE_PATH}{ROLE}"),
+        "iam": ("TheRole", _roles(owner)),
         "scheduler": ("TheGroup", f"arn:aws:scheduler:*:{owner}:schedule-group/{GROUP}"),
         "sqs": ("TheQueue", f"arn:aws:sqs:*:{owner}:{QUEUE}"),
     }
@@ -151,6 +151,11 @@ def _prepare(actions: Sequence[str], owner: str, name: str) -> list[Statement]:
         }
         for service, (sid, resource) in places.items()
     ]
+
+
+def _roles(owner: str) -> list[str]:
+    """The role, and what AWS calls it while it is not there: without its path. Else a missing one would be "denied"."""
+    return [f"arn:aws:iam::{owner}:role{path}{ROLE}" for path in (ROLE_PATH, "/")]
 
 
 def _ec2(owner: str, kind: str) -> str:

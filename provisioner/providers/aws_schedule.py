@@ -181,6 +181,15 @@ def check_group(account: Account) -> None:
         )
 
 
+def has_group(account: Account) -> bool:
+    try:
+        return bool(account.ask("GetScheduleGroup", service="scheduler", Name=GROUP).data)
+    except ProviderError as e:
+        if not_found(e):
+            return False
+        raise
+
+
 def same_document(one: Any, other: Any) -> bool:
     """Two policies that say the same: the order of keys is nothing, and a list of one is that one."""
     return bool(_plain(one) == _plain(other))

@@ -41,11 +41,12 @@ _BY_ID = {  # action -> (kind in the ARN, the parameter or its prefix)
 }
 
 
-def require(call: Call, documents: Sequence[Document], who: str = CALLER) -> None:
-    """Refuses, as AWS does, unless those policies allow all that the call asks for."""
-    denied = policy.first_denied(documents, asks(call))
+def require(call: Call, documents: Sequence[Document], who: str = CALLER) -> list[str]:
+    """The actions that the call asks for; a Refusal, in AWS's words, unless those policies allow them all."""
+    wanted = list(asks(call))
+    denied = policy.first_denied(documents, wanted)
     if denied is None or denied.action in _NO_PERMISSION_NEEDED:
-        return
+        return list(dict.fromkeys(ask.action for ask in wanted))
     words = f"User: {who} is not authorized to perform: {denied.action} on resource: {denied.resource}"
     words += f" because no identity-based policy allows the {denied.action} action"
     if call.service != "ec2":

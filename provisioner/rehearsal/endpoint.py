@@ -137,7 +137,7 @@ class Endpoint:
             return self._fail(fault, call, environ, zone)
         try:
             if self._policy is not None:
-                authorization.require(call, [self._policy])
+                entry["permissions"] = authorization.require(call, [self._policy])
             reply = self._services.get(call.service, engine.ask)(call)
         except Refusal as no:
             reply, entry["error"] = refusal(call, no), no.code
@@ -156,7 +156,7 @@ class Endpoint:
         role = call.user_agent.split()[-1]
         _, documents = authorization.role_documents(role) or ({}, [])
         try:
-            authorization.require(call, documents, role)
+            entry["permissions"] = authorization.require(call, documents, role)
             reply = self._ec2.answer(call)
         except Refusal as no:
             entry["error"], entry["status"] = no.code, no.status
