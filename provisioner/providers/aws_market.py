@@ -27,20 +27,25 @@ from provisioner.providers.aws_types import Type
 
 WORKERS = 8
 NOBODY = NEVER_SENT | CREDENTIALS
+HERE_ONLY = frozenset({"AuthFailure", "OptInRequired", "UnrecognizedClientException", "InvalidClientTokenId"})
+"""What a region also says that is not enabled for the account: nothing follows about the others."""
+
 MOST_NAMES = 100  # of types in one filter
 
 
 def look(accounts: Sequence[Account], pricing: Callable[[str], Account], need: Requirements, now: datetime | None = None) -> list[Place]:
     """One place per region, in the order of `accounts`. `pricing` makes the account for a region of the Pricing API."""
-    moment = now or datetime.now(UTC)
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="offers") as pool:
-        first, *others = [_Look(account, pricing, need, moment) for account in accounts]
-        first.find_types()
-        if first.nobody:
-            return [one.unasked(first.nobody) for one in (first, *others)]
-        _all(pool, [first.find_running, *(one.find_types for one in others), *(one.find_running for one in others)])
-        _all(pool, [task for one in (first, *others) for task in one.second()])
-        return [one.place() for one in (first, *others)]
+    first, *others = looks = [_Look(account, pricing, need, now or datetime.now(UTC)) for account in accounts]
+    first.find_types()
+    if first.nobody and not first.here_only:
+        return [one.unasked(first.nobody) for one in looks]
+    pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="offers")
+    try:
+        _all(pool, [*(one.find_types for one in others), *(one.find_running for one in looks)])
+        _all(pool, [task for one in looks if not one.nobody for task in one.second()])
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # after a signal nothing more is asked
+    return [one.unasked(one.nobody) if one.nobody else one.place() for one in looks]
 
 
 def _all(pool: ThreadPoolExecutor, tasks: Iterable[Callable[[], None]]) -> None:
@@ -64,7 +69,7 @@ class _Look:
         self.quotas: dict[bool, dict[str | None, Quota]] = {False: {}, True: {}}
         self.running: Mapping[str, int] | str = "not asked"
         self.notes: dict[str, None] = {}  # a set that keeps its order
-        self.nobody = ""
+        self.nobody, self.here_only = "", False
         self.asked = True
 
     def find_types(self) -> None:
@@ -73,8 +78,8 @@ class _Look:
             for page in self.account.pages("DescribeInstanceTypes", 100, Filters=wanted):
                 self.types.update(aws_types.described(page.data))
         except ProviderError as e:
-            if e.provider_code in NOBODY:
-                self.nobody = e.what
+            if e.provider_code in NOBODY | HERE_ONLY:
+                self.nobody, self.here_only = e.what, e.provider_code in HERE_ONLY
             self.types = aws_types.known()
             self._note(f"{self.region}: EC2 did not say which types there are, so the catalog does ({e.what})")
 
@@ -140,7 +145,7 @@ class _Look:
         """The catalog and the snapshot alone."""
         self.types, self.zones, self.asked, today = aws_types.known(), None, False, self.now.date()
         self.prices = {type: aws_prices.snapshot(self.region, type, today) for type in self._fits()}
-        self.notes = {f"AWS was not asked: {why}": None}
+        self.notes = {f"AWS was not asked{f' about {self.region}' if self.here_only else ''}: {why}": None}
         return self.place()
 
     def place(self) -> Place:

@@ -166,6 +166,15 @@ def test_where_nobody_can_be_asked_nothing_more_is_sent(cloud: Cloud) -> None:
     assert actions(cloud)[before:] == ["DescribeInstanceTypes"]
 
 
+@pytest.mark.parametrize("closed", ["us-east-1", "us-west-2"])
+def test_a_region_that_is_closed_to_the_account_says_nothing_about_the_others(cloud: Cloud, closed: str) -> None:
+    cloud.rehearsal.faults([{"action": "Describe*", "kind": "error", "code": "AuthFailure", "region": closed, "times": None}])
+    seen = provider(cloud, "us-west-2", "us-east-2").survey(Requirements(types=("g6.xlarge",)))
+    assert {line.offer.region for line in seen.lines if line.offer.zone} == {"us-east-1", "us-west-2", "us-east-2"} - {closed}
+    assert any(f"AWS was not asked about {closed}" in note for note in seen.notes)
+    assert not [line for line in seen.lines if line.offer.region == closed and line.quota.allows(4)]
+
+
 def test_two_regions_are_offered_each_with_what_stands_beside_the_machine_there(cloud: Cloud) -> None:
     lines = provider(cloud, "us-west-2").survey(Requirements(types=("g6.xlarge",))).lines
     by_region = {line.offer.region: line.offer for line in lines}
