@@ -121,12 +121,13 @@ def test_every_figure_that_a_threshold_needs_is_on_the_page_of_measuring() -> No
 def test_every_fault_is_on_the_page_of_the_rehearsal() -> None:
     from dataclasses import fields
 
-    from provisioner.rehearsal import faults, host_spec
+    from provisioner.rehearsal import faults, host_spec, knobs
 
     page = pages.read("docs/rehearsal.md")
-    names = [*host_spec.FAULTS, *host_spec.ANSWERS, *faults.KINDS, *faults.KNOWN]
+    names = [*host_spec.FAULTS, *host_spec.ANSWERS, *faults.KINDS, *faults.KNOWN, *knobs.KNOBS, *knobs.REASONS]
+    names += [field.name for field in (*fields(knobs.Interruption), *fields(knobs.Stuck))]
     names += [field.name for field in (*fields(faults.Timing), *fields(faults.Fault))]
-    assert [name for name in names if f"`{name}`" not in page and f'`"{name}": ' not in page] == []
+    assert [name for name in names if f"`{name}`" not in page and f'"{name}": ' not in page] == []
     for field in fields(faults.Timing):
         assert re.search(rf"\| `{field.name}` \| {field.default:g} \|", page), field.name
 
