@@ -174,5 +174,6 @@ def quote_of(offer: Offer, disk_gib: int) -> cost.Quote:
     """What this machine costs, with its disk and address. UnknownPrice where one of the prices is not known."""
     if offer.provider == "static":
         return cost.own_host(offer.price)
-    market = offer.market if offer.spot else None
+    # A market that could not be asked is taken to ask the ceiling; what it may yet ask is still anything below.
+    market = (offer.market or offer.price) if offer.spot else None
     return cost.quote(offer.price, region=offer.region, disk_gib=disk_gib, market=market, beside=offer.beside)

@@ -114,3 +114,8 @@ def test_an_image_that_the_profile_names_and_that_is_not_there_is_refused_before
     assert plan.make(smoke, cloud).image_gib == plan.IMAGE_GIB
     with pytest.raises(RefusedError, match="is not shown"):
         plan.make(replace(smoke, launch=smoke.launch.model_copy(update={"image": "ami-01234567"})), cloud)
+
+
+def test_a_market_that_could_not_be_asked_is_taken_to_ask_the_ceiling_and_still_has_no_lower_bound() -> None:
+    (line,) = [line for line in made(offer("us-east-1a", spot=True)).quote.lines if line.name == "instance"]
+    assert (line.micro_usd_per_hour, line.micro_usd_per_hour_usual, line.micro_usd_per_hour_low) == (800_000, 800_000, 0)
