@@ -41,13 +41,6 @@ _REMOVES = {  # action -> (kind in the truth, the parameters that name it)
     "DeleteSnapshot": ("snapshot", ("SnapshotId",)),
 }
 
-_NEVER_MADE = {  # action -> the list in its answer. Nothing here can make one, and moto does not know the question
-    "DescribeCapacityReservations": "capacityReservationSet",
-    "DescribeCapacityReservationFleets": "capacityReservationFleetSet",
-    "DescribeInstanceConnectEndpoints": "instanceConnectEndpointSet",
-    "DescribePlacementGroups": "placementGroupSet",
-}
-
 
 class Ec2:
     def __init__(self, lock: threading.RLock, plan: Plan, lifecycle: Lifecycle, truth: Truth, spots: Spots) -> None:
@@ -94,8 +87,6 @@ class Ec2:
                 self._filters.check(call)
                 if call.action == "DescribeSpotPriceHistory":  # which turns its own pages
                     return spot_history.answer(call, self._plan.world.market, _sold(backend))
-                if call.action in _NEVER_MADE:
-                    return ec2_answer(call, f"<{_NEVER_MADE[call.action]}/>")
                 with self._listed(backend):
                     return self._pages.cut(call, self._plan.world.page_size, lambda one: self._list(one, backend))
             try:
