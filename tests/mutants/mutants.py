@@ -23,6 +23,7 @@ FILE, FILE_RULES = "tests/core/test_journal.py", "tests/core/test_journal_rules.
 DOG = "tests/os/test_watchdog.py"
 LEDGERS, CLOSINGS, SCOPES = "tests/core/test_ledger.py", "tests/core/test_closing.py", "tests/core/test_scope.py"
 LAUNCHING, LAUNCHES = "provisioner/launching.py", "tests/core/test_launching.py"
+AT_AWS, SCHEDULE = "tests/rehearsal_endpoint/test_guard_at_aws.py", "provisioner/providers/aws_schedule.py"
 REAPS, GUARDED, RUNS = "tests/core/test_reap.py", "tests/core/test_guards.py", "tests/core/test_run_ends.py"
 READ_BACK, NETWORK, HOSTKEY = (
     "provisioner/providers/aws_read_back.py",
@@ -231,4 +232,14 @@ MUTANTS = [
     Mutant("a-part-is-a-gpu", TYPED, "    if type.part is not None:\n", "    if False:\n", (f"{SURVEYS}::test_a_part_of_an_l4_is_known_by_its_memory_whatever_ec2_counts",)),
     Mutant("ec2s-count-of-parts", TYPED, "    if mib is not None and whole is not None and mib * 100 < whole * 95:\n", "    if False:\n", (f"{SURVEYS}::test_a_part_of_an_l4_is_known_by_its_memory_whatever_ec2_counts",)),
     Mutant("ec2s-memory-is-the-drivers", TYPED, "    if type.vram_mib is None:\n", "    if type.vram_mib is None and not type.ec2_mib:\n", (f"{SURVEYS}::test_a_type_that_only_ec2_knows_shows_ec2s_memory_and_meets_no_need_for_memory",)),
+    # -- the guard at AWS: right, looked at, and the last to go ------------------------------------------------------------
+    Mutant("guard-removed-with-the-machine", LEASE, "        for resource in [r for r in left if r.billed] or left:\n", "        for resource in left:\n", (f"{AT_AWS}::test_it_is_armed_read_back_and_removed_once_the_machine_is_seen_gone",)),
+    Mutant("schedule-not-compared", SCHEDULE, "        elif asked != seen:\n", "        elif False:\n", (f"{AT_AWS}::test_any_difference_that_is_read_back_is_a_sentence",)),
+    Mutant("schedule-at-the-deadline", SCHEDULE, "datetime.fromisoformat(deadline).timestamp() + late_s, UTC)", "datetime.fromisoformat(deadline).timestamp(), UTC)", (f"{AT_AWS}::test_what_is_asked_for_is_a_termination_three_minutes_after_the_deadline",)),
+    Mutant("role-may-end-anything", SCHEDULE, '                "Condition": {"StringEquals": {"aws:ResourceTag/gpulease:managed": "true"}},\n', "", (f"{AT_AWS}::test_the_role_may_end_what_carries_our_tag_and_nothing_else",)),
+    Mutant("anybody-may-take-the-role-on", SCHEDULE, '                "Condition": {"StringEquals": {"aws:SourceAccount": account}},\n', "", (f"{AT_AWS}::test_only_the_scheduler_of_this_account_may_take_the_role_on",)),
+    Mutant("not-prepared-is-good-enough", SCHEDULE, '    if shown.get("State") != "ACTIVE":\n', "    if False:\n", (f"{AT_AWS}::test_a_region_that_was_not_prepared_is_refused_with_the_command_that_prepares_it",)),
+    Mutant("not-read-back-is-good-enough", GUARDS, "            if pause is None or isinstance(e, NotPermitted):\n                return (", "            if pause is None or isinstance(e, NotPermitted):\n                return () and (", (f"{AT_AWS}::test_one_that_is_not_armed_or_cannot_be_read_back_lets_go_of_the_machine",)),
+    Mutant("schedules-need-not-be-listed", SCHEDULE, "        return [], Looked(KIND, account.region, checked=False, reason=e.what), answers\n", "        return [], Looked(KIND, account.region), answers\n", (f"{AT_AWS}::test_who_may_not_list_schedules_and_made_one_has_not_looked",)),
+    Mutant("init-undone-under-a-live-lease", "provisioner/providers/aws_init.py", "        self._refuse_while_armed(ours)\n", "", (f"{AT_AWS}::test_init_is_not_undone_while_a_schedule_may_still_have_a_machine_to_end",)),
 ]  # fmt: skip
