@@ -78,6 +78,7 @@ def test_it_is_armed_read_back_and_removed_once_the_machine_is_seen_gone(
     cloud: Rehearsal, provider: AwsProvider, folder: ledger.LeaseFolder
 ) -> None:
     before = len(cloud.log())
+    cloud.faults([{"timing": {"stopping_s": 1.5}}])  # long enough that whoever does not wait is seen
     drills.add(drills.Drill(ACCOUNT, REGION, "schedule", "2026-11-01T10:00:00Z", 2, True))
     with Journal(folder.journal, CLOCK) as journal:
         journal.append("genesis", {"lease": folder.id, "provider": "aws", "simulated": True})
