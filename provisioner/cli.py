@@ -181,7 +181,10 @@ def release(
 def reap(
     leases: Annotated[list[str] | None, typer.Argument(metavar="[LEASE]...", help="Only these, even if they are still in time.")] = None,
     go: Annotated[bool, typer.Option("--go", help="Really let go. Without it only what would be done is shown.")] = False,
-    region: Region = None,
+    region: Annotated[
+        list[str] | None, typer.Option(help="Only there; may be given again. Without it in every region of the account.", metavar="REGION")
+    ] = None,
+    install: Annotated[str | None, typer.Option(help="Print what makes it run by itself: systemd, cron or github.", metavar="WAY")] = None,
     aws_profile: AwsProfile = None,
     endpoint: Annotated[
         str | None, typer.Option(help="A rehearsal cloud's address, from `gpulease rehearse serve`.", metavar="URL")
@@ -193,11 +196,16 @@ def reap(
     \b
         gpulease reap                shows what is there and what is overdue
         gpulease reap --go           lets go of it
+        gpulease reap --install cron
     """
-    from provisioner.commands import reap_leases
+    from provisioner.reap_command import install_text, reap_leases
 
+    if install is not None:
+        with ending(as_json):
+            text = install_text(install, region or [], aws_profile)
+            leave(0, {"schema": "gpulease/reap-install/1", "way": install, "text": text} if as_json else text)
     with ending(as_json, speaks_of_money=True):
-        code, record, text = reap_leases(leases or [], go, region, aws_profile, endpoint)
+        code, record, text = reap_leases(leases or [], go, region or [], aws_profile, endpoint)
         leave(code, record if as_json else text)
 
 

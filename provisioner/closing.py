@@ -167,7 +167,7 @@ def spent(entries: Sequence[Entry], now: float | None = None) -> cost.Spend | No
 
 def touched(held: Holdings) -> bool:
     """May there ever have been anything of this lease?"""
-    return held.asked or held.rebuilt or bool(held.resources)
+    return held.asked or held.rebuilt or held.elsewhere or bool(held.resources)
 
 
 def hourly(entries: Sequence[Entry]) -> int | None:

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import cost
-from provisioner import closing, ledger, providers
+from provisioner import closing, ledger
 from provisioner.clean import clean
 from provisioner.clouds import (
     Target,
     access_card,
     cloud_has_ended,
-    default_region,
     launching,
     newest,
     planned,
@@ -28,7 +27,7 @@ from provisioner.clouds import (
 )
 from provisioner.errors import Exit, GpuleaseError, RefusedError
 from provisioner.lease import LINGER_S, PATIENCE_S, holdings
-from provisioner.model import Phase, Verdict
+from provisioner.model import Verdict
 from provisioner.render import SIMULATED, Story, error_text, table
 from provisioner.scope import Cancelled, Scope, cry, signals
 from provisioner.terminal import bug, complain
@@ -258,48 +257,6 @@ def _has_ended(folder: ledger.LeaseFolder) -> bool:
     with contextlib.suppress(GpuleaseError):  # without a card the journal may still say where to ask
         return not ledger.alive(folder) and cloud_has_ended(folder.card()["settings"])
     return False
-
-
-def reap_leases(names: list[str], go: bool, region: str | None, aws_profile: str | None, endpoint: str | None) -> Coded:
-    from provisioner.reap import reap
-
-    where = region or ("us-east-1" if endpoint else default_region(aws_profile))
-    settings = {"region": where, "profile": aws_profile, "endpoint": endpoint}
-    provider = providers.connect("aws", settings)
-    with contextlib.ExitStack() as calm:
-        if go:
-            calm.enter_context(signals(Scope(), lambda text: cry(f"{text}: this goes on until what is overdue is gone")))
-        found = reap(provider, names, go=go)
-        rows = [
-            [
-                f.lease,
-                f.state,
-                f.deadline[:16].replace("T", " "),
-                f"{len(f.resources)}: {', '.join(sorted({r.kind for r in f.resources}))}",
-                f.said,
-            ]
-            for f in found
-        ]
-        text = table(rows, ("lease", "state", "deadline (UTC)", "resources", "")) if rows else f"nothing of gpulease's in {where}"
-        if endpoint:
-            text = f"{SIMULATED}\n\n{text}"
-        if not go and any(f.due for f in found):
-            text += "\n\nnothing was touched; `gpulease reap --go` lets go of what is overdue"
-        code = int(closing.worst([f.verdict or _seen(f.resources) for f in found if f.due]))
-        record = {
-            "schema": "gpulease/reap/1",
-            "simulated": endpoint is not None,
-            "region": where,
-            "went": go,
-            "leases": [f.record() for f in found],
-            "exit": code,
-        }
-        return code, record, text
-
-
-def _seen(resources: Any) -> Verdict:
-    """What was overdue and not let go of: only looked at, or somebody else had it."""
-    return Verdict.HELD if any(r.billed and r.phase is not Phase.LEAVING for r in resources) else Verdict.LEAVING
 
 
 def show_proof(name: str | None, path_only: bool, recheck: bool) -> Coded:

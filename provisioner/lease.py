@@ -42,6 +42,7 @@ class Holdings:
     unshown: dict[str, float] = field(default_factory=dict)  # created, but not yet shown when asked about: id -> when created
     asked: bool = False  # was anything ever asked for?
     rebuilt: bool = False  # an earlier journal was damaged: what it knew is lost
+    elsewhere: bool = False  # its journal is on another machine: what the tag shows is all that is known here
     verdict: Verdict | None = None
 
 
@@ -52,6 +53,7 @@ def holdings(entries: list[Entry]) -> Holdings:
         match entry["kind"], body.get("op"):
             case "genesis", _:
                 held.rebuilt = held.rebuilt or bool(body.get("rebuilt"))
+                held.elsewhere = held.elsewhere or bool(body.get("elsewhere"))
             case "intent", "create":
                 held.intents[entry["seq"]] = body["token"]
                 held.kinds.add(body["class"])
@@ -222,7 +224,7 @@ def release(
     How long things take is counted on the clock that nobody sets: a wall clock set forward must not shorten a wait.
     """
     begun = holdings(journal.entries)
-    if not begun.asked and not begun.rebuilt and not begun.resources:
+    if not begun.asked and not begun.rebuilt and not begun.elsewhere and not begun.resources:
         return _conclude(journal, Verdict.RELEASED, [], 0.0)  # nothing was ever asked for
     tell = _unbreakable(tell)
     started = clock.counting()
@@ -230,8 +232,8 @@ def release(
     pause, seen, left, lingering = first_pause, Verdict.UNPROVEN, list[Resource](), False
     while True:
         held = holdings(journal.entries)
-        # Something may exist that nothing here names: an open intent, or what a lost journal knew. Give it time to show.
-        needed = provider.traits.settle_s if held.intents or held.rebuilt else provider.traits.second_look_s
+        # Something may exist that nothing here names: an open intent, or what a journal that is not here knew. Give it time to show.
+        needed = provider.traits.settle_s if held.intents or held.rebuilt or held.elsewhere else provider.traits.second_look_s
         try:
             anchor(provider, id, journal)
             left = _look(id, provider, journal, held, clock.now())

@@ -232,11 +232,13 @@ def _set_aside(folder: LeaseFolder) -> None:
 def _begin_anew(folder: LeaseFolder, journal: Journal) -> None:
     """A first line for a journal that has none: it was damaged, or lost, or a crash came between its renaming and now.
 
-    What the old one knew beyond the tags is gone with it: nothing after this can be called released.
+    What the old one knew beyond the tags is gone with it: nothing after this can be called released. A lease of another
+    machine has its journal there; here begins the record of what its tag shows.
     """
     card = folder.card()
     aside = folder.broken()
-    body = {"lease": folder.id, "provider": card["provider"], "settings": card["settings"], "rebuilt": True}
+    body = {"lease": folder.id, "provider": card["provider"], "settings": card["settings"]}
+    body["elsewhere" if card.get("elsewhere") and not aside else "rebuilt"] = True
     body["simulated"] = card.get("simulated")
     body["brokenSha256"] = hashlib.sha256(aside[-1].read_bytes()).hexdigest() if aside else None
     journal.note("genesis", body)

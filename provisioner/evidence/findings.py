@@ -62,13 +62,14 @@ class Findings:
             "guard-waived": "waived" in guards or bool(genesis.get("waived")),
             "guards-not-drilled": not armed or not armed <= {body["guard"] for body in history.of("guard") if "drilled" in body},
             "host-not-ours": self.foreign,
+            "journal-elsewhere": bool(genesis.get("elsewhere")),
             "journal-rebuilt": bool(genesis.get("rebuilt")),
             "list-price-only": True,
             "listed-classes-only": True,
             "listed-regions-only": not self.foreign,
             "local-clock": not dated,
             "lost-answer": bool(history.unanswered) and self.waited_out,
-            "never-launched": not history.asks and not genesis.get("rebuilt"),
+            "never-launched": not history.asks and not genesis.get("rebuilt") and not genesis.get("elsewhere"),
             "no-baseline": True,
             "no-cloudtrail": True,
             "no-identity-document": True,
@@ -92,7 +93,7 @@ class Findings:
         """How far apart the first and the last empty look have to be."""
         if self.simulated:
             return 0  # a rehearsal's cloud lists at once, and its clock may be a test's
-        lost = bool(self.history.unanswered)
+        lost = bool(self.history.unanswered) or bool(self.history.genesis.get("elsewhere"))
         return SETTLE_S.get(self.history.genesis["provider"], APART_S) if lost else APART_S
 
     @property
@@ -130,6 +131,7 @@ def examine(history: History) -> Findings:
         and (findings.waited_out or not history.unanswered)
         and all(final in ("deleted", "absent") for final in findings.finals.values())
         and not history.genesis.get("rebuilt")
+        and not history.genesis.get("elsewhere")  # what it had asked for is not known here, so not that all of it is gone
     )
     return findings
 

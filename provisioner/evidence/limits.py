@@ -35,6 +35,10 @@ LIMITS: dict[str, tuple[str, str]] = {
         "that the machine is off, or what it costs",
         "The machine was rented by somebody else. This run stopped what it had started there, and cannot stop the machine or its bill.",
     ),
+    "journal-elsewhere": (
+        "what the lease had asked for",
+        "The lease's own journal is on another machine. Only what carried the lease's tag when it was looked for is known here.",
+    ),
     "journal-rebuilt": (
         "what a damaged journal had known",
         "An earlier journal of this lease was damaged and begun anew; what it alone knew is lost.",

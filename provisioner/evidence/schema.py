@@ -79,6 +79,7 @@ BODIES: dict[str, Schema] = {
             "producer": _PRODUCER,
             "simulated": FLAG,
             "rebuilt": FLAG,
+            "elsewhere": FLAG,
             "waived": array(TEXT, 100),
         },
         closed=False,

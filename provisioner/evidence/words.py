@@ -85,7 +85,9 @@ def _ends(predicate: Predicate) -> list[str]:
     elif "never-launched" in predicate["limits"]:
         return ["Nothing was ever asked for: this run made no machine, and looked for none."]
     left = [r for r in predicate["resources"] if r["final"] not in ("deleted", "absent")]
-    if not predicate["clean"]:
+    if "journal-elsewhere" in predicate["limits"] and predicate["verdict"] == "released" and not left:
+        said.insert(0, "All that was shown under its tag was seen gone; what else it had asked for is not known here.")
+    elif not predicate["clean"]:
         said.insert(0, f"NOT CLEAN: the run's own verdict is {predicate['verdict']}; see what is not shown.")
     if left:
         said.append(

@@ -209,10 +209,14 @@ class AwsProvider:
         except ProviderError as e:
             raise RefusedError(f"there is no AWS login: {e.what}", why=e.why, next=e.next) from e
 
-    def enabled_regions(self) -> tuple[str, ...]:
-        """Every region enabled for the account: where a `reap` has to look."""
-        answer = self.account.ask("DescribeRegions")
-        return tuple(sorted(str(region["RegionName"]) for region in answer.data.get("Regions", [])))
+    def enabled_regions(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The regions in which this account can have anything, where a `reap` has to look, and those that it never opted in to."""
+        answer = self.account.ask("DescribeRegions", AllRegions=True)
+        every = {str(region["RegionName"]): str(region.get("OptInStatus", "")) for region in answer.data.get("Regions", [])}
+        if not every:
+            raise ProviderError("DescribeRegions showed no region", request_id=answer.request_id, next="gpulease reap --region REGION")
+        off = tuple(sorted(name for name, status in every.items() if status == "not-opted-in"))
+        return tuple(sorted(set(every) - set(off))), off
 
     def _pricing(self, region: str) -> Account:
         """Where the price list is served, which is no region of ours."""

@@ -322,4 +322,4 @@ def test_a_machine_that_may_not_be_ended_says_what_stands_in_the_way(provider: A
 
 
 def test_regions_are_those_enabled(provider: AwsProvider) -> None:
-    assert {"us-east-1", "eu-west-1"} <= set(provider.enabled_regions())
+    assert {"us-east-1", "eu-west-1"} <= set(provider.enabled_regions()[0])

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from provisioner import ledger
-from provisioner.errors import ProviderError, UsageError
+from provisioner import closing, ledger
+from provisioner.errors import Exit, ProviderError, UsageError
+from provisioner.evidence.verify import verify
 from provisioner.journal import Journal, read, rfc3339
 from provisioner.model import Inventory, Resource, Verdict
 from provisioner.providers.sim import Fault, SimProvider, World, truth
-from provisioner.reap import OVERDUE_S, Found, reap
+from provisioner.reap import OVERDUE_S, Found, Reaped
+from provisioner.reap import reap as reap_regions
 from provisioner.scope import SystemClock
 from tests.core.torture import SPEC
 
@@ -52,6 +54,14 @@ def billed(cloud: Tagged) -> set[str]:
     return {t.lease for t in truth(Path(str(cloud.path))).billed()}
 
 
+def reap(cloud: Tagged, names: tuple[str, ...], *, go: bool) -> list[Found]:
+    return list(everywhere({"sim-1": cloud}, names, go=go).leases)
+
+
+def everywhere(clouds: Mapping[str, Tagged], names: tuple[str, ...] = (), *, go: bool) -> Reaped:
+    return reap_regions(clouds, lambda regions: clouds[regions[0]], names, go=go)
+
+
 def states(found: list[Found]) -> dict[str, tuple[str, Any]]:
     return {f.lease: (f.state, f.verdict) for f in found}
 
@@ -65,13 +75,13 @@ def test_dry_it_touches_nothing(cloud: Tagged) -> None:
 def test_what_is_overdue_goes_and_what_is_in_time_stays(cloud: Tagged) -> None:
     rent(cloud, ONE, -OVERDUE_S - 5)
     rent(cloud, TWO, -OVERDUE_S + 5)
-    assert states(reap(cloud, (), go=True)) == {ONE: ("overdue", Verdict.UNPROVEN), TWO: ("in time", None)}
+    assert states(reap(cloud, (), go=True)) == {ONE: ("overdue", Verdict.RELEASED), TWO: ("in time", None)}
     assert billed(cloud) == {TWO}
 
 
 def test_what_is_in_time_goes_when_it_is_named(cloud: Tagged) -> None:
     rent(cloud, ONE, 3600)
-    assert states(reap(cloud, (ONE,), go=True)) == {ONE: ("named", Verdict.UNPROVEN)}
+    assert states(reap(cloud, (ONE,), go=True)) == {ONE: ("named", Verdict.RELEASED)}
     assert billed(cloud) == set()
 
 
@@ -88,7 +98,7 @@ def test_a_tag_in_another_shape_is_not_ours(tag: str, cloud: Tagged) -> None:
 def test_without_a_deadline_that_is_a_time_it_stays_until_it_is_named(deadline: str, cloud: Tagged) -> None:
     rent(cloud, ONE, deadline)
     found = reap(cloud, (), go=True)
-    assert states(found) in ({ONE: ("no deadline", None)}, {ONE: ("overdue", Verdict.UNPROVEN)})
+    assert states(found) in ({ONE: ("no deadline", None)}, {ONE: ("overdue", Verdict.RELEASED)})
     assert (billed(cloud) == set()) == (found[0].state == "overdue")
 
 
@@ -135,7 +145,7 @@ def test_the_first_line_of_a_journal_begun_here_says_that_it_was(cloud: Tagged) 
     rent(cloud, ONE, -3600)
     reap(cloud, (), go=True)
     genesis, recovered, observed, *_ = read(ledger.find(ONE).journal).entries
-    assert (genesis["body"]["rebuilt"], genesis["body"]["simulated"], recovered["body"]["by"]) == (True, True, "reap")
+    assert (genesis["body"]["elsewhere"], genesis["body"]["simulated"], recovered["body"]["by"]) == (True, True, "reap")
     assert observed["kind"] == "observe"
 
 
@@ -143,3 +153,65 @@ def test_a_list_that_cannot_be_had_is_an_error_and_not_an_empty_list(cloud: Tagg
     cloud.world.faults = [Fault("inventory", 1, "throttled")]
     with pytest.raises(ProviderError):
         reap(cloud, (), go=True)
+
+
+class There(Tagged):
+    """The same cloud, somewhere else."""
+
+    def inventory(self, lease: str | None = None) -> Inventory:
+        whole = super().inventory(lease)
+        return replace(whole, resources=tuple(replace(r, region="sim-2") for r in whole.resources))
+
+
+@pytest.mark.parametrize("what", ["denied", "throttled"])
+def test_a_region_that_cannot_be_seen_is_said_and_does_not_keep_the_others(what: str, cloud: Tagged, tmp_path: Path) -> None:
+    blind = There(path=str(tmp_path / "blind.json"), world=World(linger_s=0.0, faults=[Fault("inventory", 9, what)]), settle_s=0.3)
+    rent(cloud, ONE, -3600)
+    reaped = everywhere({"sim-1": cloud, "sim-2": blind}, go=True)
+    assert states(list(reaped.leases)) == {ONE: ("overdue", Verdict.RELEASED)} and not billed(cloud)
+    assert [one.region for one in reaped.unseen] == ["sim-2"] and reaped.unseen[0].why
+    assert closing.worst(reaped.verdicts) is Exit.UNPROVEN, "what nobody saw is not nothing"
+
+
+def test_a_dry_look_that_missed_a_region_says_so_in_its_exit_code_too(cloud: Tagged, tmp_path: Path) -> None:
+    blind = There(path=str(tmp_path / "blind.json"), world=World(faults=[Fault("inventory", 9, "denied")]))
+    assert closing.worst(everywhere({"sim-1": cloud, "sim-2": blind}, go=False).verdicts) is Exit.UNPROVEN
+    assert closing.worst(everywhere({"sim-1": cloud}, go=False).verdicts) is Exit.OK
+
+
+def test_a_name_that_is_not_shown_says_which_region_was_not_seen(cloud: Tagged, tmp_path: Path) -> None:
+    blind = There(path=str(tmp_path / "blind.json"), world=World(faults=[Fault("inventory", 9, "denied")]))
+    with pytest.raises(UsageError) as e:
+        everywhere({"sim-1": cloud, "sim-2": blind}, (ONE,), go=True)
+    assert "sim-2 could not be looked at" in e.value.why
+
+
+def test_several_that_are_overdue_go_side_by_side(tmp_path: Path) -> None:
+    cloud = Tagged(path=str(tmp_path / "cloud.json"), world=World(linger_s=1.0), settle_s=0.3)
+    leases = [f"r-20261121t140210z-0000000{n}" for n in range(4)]
+    for lease in leases:
+        rent(cloud, lease, -3600)
+    assert {f.verdict for f in reap(cloud, (), go=True)} == {Verdict.RELEASED}
+    asked = [t.asked or 0.0 for t in truth(Path(str(cloud.path))).things.values() if t.kind == "instance"]
+    gone = [t.dies_at or 0.0 for t in truth(Path(str(cloud.path))).things.values() if t.kind == "instance"]
+    assert max(asked) < min(gone), "the last was asked to go before the first had gone"
+
+
+def test_what_is_known_by_its_tag_alone_is_released_after_the_settle_time_and_the_proof_says_so(cloud: Tagged) -> None:
+    rent(cloud, ONE, -3600)
+    assert states(reap(cloud, (), go=True)) == {ONE: ("overdue", Verdict.RELEASED)}
+    folder = ledger.find(ONE)
+    (verdict,) = [e["body"] for e in read(folder.journal).entries if e["kind"] == "verdict"]
+    sweeps = [e["at"]["monoMs"] for e in read(folder.journal).entries if e["kind"] == "sweep" and e["body"]["found"] == 0]
+    assert verdict["verdict"] == "released" and sweeps[-1] - sweeps[0] >= 300
+    predicate = verify(folder.evidence).predicate
+    assert predicate is not None and "journal-elsewhere" in predicate["limits"] and not predicate["clean"]
+    assert "All that was shown under its tag was seen gone" in (folder.evidence / "report.md").read_text("utf-8")
+
+
+def test_a_reap_that_died_before_it_saw_anything_did_not_ask_for_nothing(cloud: Tagged) -> None:
+    rent(cloud, ONE, -3600)
+    card = {"provider": "sim", "settings": cloud.settings(), "simulated": True, "elsewhere": True}
+    folder = ledger.create(card, ONE)
+    assert closing.let_go(folder, ledger.adopt(folder, "release")) is Verdict.RELEASED
+    assert not billed(cloud)
