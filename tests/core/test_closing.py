@@ -111,6 +111,22 @@ def test_what_may_be_running_is_never_told_as_nothing_was_rented(body: dict[str,
     assert said.startswith("assume it is running: at a price that is not known") and "$0" not in said
 
 
+def test_what_ends_a_machine_that_nobody_here_can_see_is_told_with_its_times(journal: Journal) -> None:
+    journal.append("genesis", GENESIS)
+    journal.append("observe", SEEN)
+    for guard, state, fires in (
+        ("watchdog", "armed", "2026-11-21T15:01:00Z"),
+        ("guest-timer", "read-back", "2026-11-21T15:00:00Z"),
+        ("guest-twin", "failed", None),
+        ("guest-lease", "waived", None),
+        ("schedule", "read-back", "2026-11-21T15:03:00Z"),
+    ):
+        journal.append("guard", {"guard": guard, "state": state, "firesAt": fires})
+    assert "what ends it without us: its own timer at 15:00 UTC, the schedule at the provider at 15:03 UTC" in closing.now_line(
+        journal.entries
+    )
+
+
 def test_a_lease_that_asked_for_nothing_says_so(journal: Journal) -> None:
     journal.append("genesis", GENESIS)
     assert closing.now_line(journal.entries) == "nothing was rented, nothing was spent"

@@ -39,6 +39,8 @@ OFFERED, PRICED, QUOTED = (
 SPOTTED, TYPED = "provisioner/providers/aws_spot.py", "provisioner/providers/aws_types.py"
 SURVEYS, PRICES = "tests/aws/test_aws_survey.py", "tests/aws/test_aws_prices.py"
 OLD_PRICES = "tests/aws/test_aws_offers.py"
+LOGIN, CLIENT, LOGINS = "provisioner/providers/aws_login.py", "provisioner/providers/aws_client.py", "tests/aws/test_aws_login.py"
+TIMES, DRILL, DRILLS = "provisioner/times.py", "provisioner/drill/one.py", "tests/drill/test_drill.py"
 
 
 @dataclass(frozen=True)
@@ -249,4 +251,12 @@ MUTANTS = [
     Mutant("not-read-back-is-good-enough", GUARDS, "            if pause is None or isinstance(e, NotPermitted):\n                return (", "            if pause is None or isinstance(e, NotPermitted):\n                return () and (", (f"{AT_AWS}::test_one_that_is_not_armed_or_cannot_be_read_back_lets_go_of_the_machine",)),
     Mutant("schedules-need-not-be-listed", SCHEDULE, "        return [], Looked(KIND, account.region, checked=False, reason=e.what), answers\n", "        return [], Looked(KIND, account.region), answers\n", (f"{AT_AWS}::test_who_may_not_list_schedules_and_made_one_has_not_looked",)),
     Mutant("init-undone-under-a-live-lease", "provisioner/providers/aws_init.py", "        self._refuse_while_armed(ours)\n", "", (f"{AT_AWS}::test_init_is_not_undone_while_a_schedule_may_still_have_a_machine_to_end",)),
+    # -- logins and drills -------------------------------------------------------------------------------------------------
+    Mutant("unknown-login-is-enough", LOGIN, "    if left is not None and left >= needs:\n", "    if left is None or left >= needs:\n", (f"{LOGINS}::test_a_guard_at_the_provider_lets_a_short_login_run_and_says_what_happens",)),
+    Mutant("a-login-needs-no-margin", LOGIN, "    needs = run_s + LETTING_GO_S\n", "    needs = run_s\n", (f"{LOGINS}::test_a_guard_at_the_provider_lets_a_short_login_run_and_says_what_happens",)),
+    Mutant("renewed-keys-are-not-read", CLIENT, "            forget()\n        return found\n", "        return found\n", (f"{LOGINS}::test_whoever_lets_go_uses_the_keys_that_somebody_renewed_meanwhile",)),
+    Mutant("short-times-for-a-real-cloud", TIMES, '    text = environment.get(NAME, "") if simulated else ""\n', '    text = environment.get(NAME, "")\n', ("tests/core/test_times.py::test_a_real_cloud_never_looks_at_the_variable",)),
+    Mutant("any-layer-will-do", DRILL, "    if row.ended_by != layer.name:\n", "    if False:\n", (f"{DRILLS}::test_a_machine_that_another_layer_ended_is_no_proof_of_this_one",)),
+    Mutant("a-false-proof-is-fine", DRILL, "== \"released\" and bool(left), ", "== \"released\" and False, ", (f"{DRILLS}::test_a_proof_that_the_cloud_contradicts_is_false",)),
+    Mutant("nobody-is-somebody", DRILL, '        row.wrong.append(f"nobody ended {row.machine}, {ground.late_s:.0f} s after its time")\n        return\n', "        return\n", (f"{DRILLS}::test_a_layer_that_does_not_work_is_seen_as_nobody",)),
 ]  # fmt: skip
