@@ -60,7 +60,7 @@ def iam_policy(
     ] = None,
     account: Annotated[str | None, typer.Option(help="Your account's number, for the ARNs.", metavar="ACCOUNT")] = None,
 ) -> None:
-    """Print a policy that allows what gpulease calls and nothing else, on what carries its tag.
+    """Print a policy that allows the calls of gpulease and nothing else, on what carries its tag.
 
     \b
         gpulease iam policy runner --region us-east-1 --type g6.xlarge > policy.json

@@ -163,6 +163,32 @@ def _aws(target: Target) -> Iterator[Finding]:
         yield _try("AWS login", login)
     last = asked[0].account.last if asked else None
     yield _try("clock", clock) if last and last.date else Finding("clock", UNKNOWN, "AWS gave no time to compare it with")
+    if asked and asked[0].account_id:
+        yield from _guards(asked[0], target)
+
+
+def _guards(provider: Any, target: Target) -> Iterator[Finding]:
+    """Is the account prepared, region by region, and which guards were ever made to fire in it?"""
+    from provisioner import drills, guards, profile
+
+    wanted = None
+    with contextlib.suppress(GpuleaseError):  # the profile has a finding of its own
+        wanted = profile.load(target.profile) if target.profile else None
+    for region in (wanted.requirements.regions if wanted and not target.region else ()) or (provider.region,):
+        if wanted and guards.SCHEDULE in wanted.waived:
+            yield Finding(f"guard at AWS, {region}", SKIPPED, "the profile waives it")
+        else:
+            there = type(provider)(region, provider.account.profile, provider.account.endpoint)
+            yield _try(f"guard at AWS, {region}", lambda there=there: _prepared(there))  # type: ignore[misc]
+        found = {name: drills.last(provider.account_id, region, name) for name in guards.NAMES}
+        said = [f"{name} {drill.date[:10]}, {drill.seconds_late} s late" if drill else f"{name} undrilled" for name, drill in found.items()]
+        drilled = all(found.values())
+        yield Finding(f"guards drilled, {region}", OK if drilled else UNKNOWN, "; ".join(said), "" if drilled else "gpulease drill --live")
+
+
+def _prepared(provider: Any) -> str:
+    provider.check_schedule([provider.region])
+    return "role, policy and schedule group are what `gpulease init aws` makes"
 
 
 def _profile(target: Target) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from provisioner import drills, guards, ledger
+from provisioner import closing, drills, guards, ledger
 from provisioner.errors import RefusedError, RunError
 from provisioner.journal import Journal, rfc3339
 from provisioner.lease import Lease, hold, release
-from provisioner.model import LaunchSpec, Offer, Requirements, Verdict
+from provisioner.model import LaunchSpec, Offer, Outcome, Requirements, Verdict
 from provisioner.providers import aws_schedule
 from provisioner.providers.aws import AwsProvider
 from provisioner.providers.aws_client import Account
@@ -112,6 +112,7 @@ def test_it_ends_a_machine_that_nobody_looks_after(cloud: Rehearsal, provider: A
         assert of(cloud, lease.made["schedule"].id)["state"] == "fired"
         assert release(folder.id, provider, journal, CLOCK, patience=30) is Verdict.RELEASED
         assert of(cloud, lease.made["schedule"].id)["gone"]
+    assert closing.ended_by(ledger.standing(folder).entries) is Outcome.GUARD_FIRED
 
 
 @pytest.mark.parametrize(
