@@ -103,7 +103,9 @@ def _time_to_let_go(folder: LeaseFolder) -> float:
         entries = read(folder.journal).entries
     except (Broken, OSError):
         return 0.0
-    if not any(e["kind"] == "failure" or (e["kind"] == "intent" and e["body"]["op"] == "remove") for e in entries):
+    # A spot machine that was let go of so that the next could be asked for is no letting go of the lease.
+    asked = max((place for place, e in enumerate(entries) if e["kind"] == "intent" and e["body"]["op"] == "create"), default=0)
+    if not any(e["kind"] == "failure" or (e["kind"] == "intent" and e["body"]["op"] == "remove") for e in entries[asked:]):
         return 0.0
     held = holdings(entries)
     bills = held.intents or any(r.billed and r.phase not in (Phase.LEAVING, Phase.GONE) for r in held.resources.values())
