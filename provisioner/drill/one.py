@@ -24,12 +24,14 @@ from provisioner.drill.layers import Layer
 from provisioner.drill.witness import End, Witness
 from provisioner.errors import Exit, GpuleaseError, RunError
 from provisioner.journal import Broken, instant, read
+from provisioner.lease import LINGER_S, PATIENCE_S
 from provisioner.ledger import LeaseFolder
 from provisioner.times import Times
 
 Sleep = Callable[[float], None]
 Tell = Callable[[str, str], None]
 
+LONGEST_RELEASE_S = PATIENCE_S + LINGER_S + 300.0
 GPULEASE = (sys.executable, "-P", "-m", "provisioner")
 
 
@@ -85,16 +87,19 @@ def drill(layer: Layer, ground: Ground, sleep: Sleep, tell: Tell, busy: contextl
     """Break it, wait for the layer, judge. Errors become the row's `wrong`; only a signal passes."""
     row = Row(layer)
     run = _Run(ground, sleep)
+    judged = False
     try:
         with busy:
             run.start(ground.profile(layer))
             broken_at = _break(layer, run, ground, row, tell)
         _await_end(layer, run, ground, row, tell, broken_at)
         _prove(run, ground, row)
+        judged = row.good
     except GpuleaseError as e:
         row.wrong.append(e.what + (f" ({e.why})" if e.why else ""))
     finally:
-        run.close(row)
+        # Also where a signal or a bug ends it: whoever would let go of the machine was killed for the drill.
+        run.close(row, over=judged)
     return row
 
 
@@ -167,8 +172,8 @@ class _Run:
         if who == layers.RUN:
             self.process.wait()
 
-    def close(self, row: Row) -> None:
-        """Let go of whatever is left, without asking how we got here."""
+    def close(self, row: Row, *, over: bool) -> None:
+        """Let go of whatever is left, without asking how we got here; `over` when that was seen already."""
         folder = self.folder
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
@@ -176,8 +181,8 @@ class _Run:
                 self.process.wait(self.ground.late_s + 900)
         if self.process is not None and self.process.stdout is not None:
             self.process.stdout.close()
-        if folder is not None and row.wrong:
-            self.gpulease("release", folder.id, "--json")
+        if folder is not None and not over:
+            self.gpulease("release", folder.id, "--json", within=LONGEST_RELEASE_S)
         with contextlib.suppress(GpuleaseError, OSError):
             if folder is not None and (left := self.ground.witness.left(folder.id)):
                 row.wrong.append(f"still there: {', '.join(left)}; gpulease release {folder.id}")

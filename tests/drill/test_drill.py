@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,9 +18,10 @@ import pytest
 
 from provisioner.drill import layers, rehearsed
 from provisioner.drill.layers import LAYERS, Layer
-from provisioner.drill.one import Row
+from provisioner.drill.one import Row, drill
 from provisioner.drill.witness import Truth
 from provisioner.guards import GUEST, NAMES
+from provisioner.scope import Cancelled
 
 GPULEASE = [sys.executable, "-P", "-m", "provisioner"]
 
@@ -60,6 +63,23 @@ def test_a_layer_that_does_not_work_is_seen_as_nobody(tmp_path: Path, monkeypatc
     dead = replace(named("watchdog"), kill=(layers.WATCHDOG, layers.RUN), waive=("schedule",))
     (row,) = rows(tmp_path, dead)
     assert not row.good and row.ended_by == "" and "nobody ended i-" in row.wrong[0]
+
+
+def test_a_signal_in_the_middle_of_a_drill_lets_go_of_the_machine_that_nobody_else_would(tmp_path: Path) -> None:
+    broken = threading.Event()
+
+    def sleep(seconds: float) -> None:
+        if broken.is_set():
+            raise Cancelled("SIGINT")
+        time.sleep(seconds)
+
+    layer = named("reap")  # everything that would end it is killed, stopped or waived
+    budget = rehearsed.budget_for(rehearsed.PROFILE, rehearsed.RUN_S, rehearsed.REGION)
+    with rehearsed._ground(layer, tmp_path / layer.name, budget) as ground:
+        with pytest.raises(Cancelled):
+            drill(layer, ground, sleep, lambda name, text: broken.set(), contextlib.nullcontext())
+        (lease,) = [path.name for path in (ground.state / "gpulease" / "runs").glob("r-*") if "." not in path.name]
+        assert ground.witness.machines(lease) and not ground.witness.left(lease)
 
 
 def test_a_machine_that_another_layer_ended_is_no_proof_of_this_one(tmp_path: Path) -> None:

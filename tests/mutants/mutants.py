@@ -135,6 +135,8 @@ MUTANTS = [
     Mutant("watchdog-spares-the-overdue", WATCHDOG, "            os.kill(owner, signal.SIGKILL)\n", "            pass\n", (f"{DOG}::test_an_owner_that_hangs_is_killed_even_if_the_clock_was_set_back",)),
     Mutant("watchdog-kills-strangers", WATCHDOG, "left <= 0 and os.getppid() == owner and", "left <= 0 and", (f"{DOG}::test_an_overdue_holder_that_is_not_its_parent_is_spared",)),
     Mutant("watchdog-kills-who-lets-go", WATCHDOG, " and left <= -_time_to_let_go(folder)", "", (f"{DOG}::test_an_overdue_owner_that_is_letting_go_is_given_time_to_say_how_it_went",)),
+    Mutant("drill-leaves-at-a-signal", "provisioner/drill/one.py", "if folder is not None and not over:", "if folder is not None and row.wrong:", ("tests/drill/test_drill.py::test_a_signal_in_the_middle_of_a_drill_lets_go_of_the_machine_that_nobody_else_would",)),
+    Mutant("watchdog-takes-a-drop-for-the-end", WATCHDOG, "for e in entries[asked:]):", "for e in entries):", (f"{DOG}::test_an_owner_that_let_go_of_one_machine_and_asked_for_the_next_is_not_letting_go",)),
     Mutant("watchdog-believes-the-wall", WATCHDOG, "        left = late.left() or 0.0\n", "        left = (late.deadline or 0.0) - time.time()\n", (f"{DOG}::test_an_owner_that_hangs_is_killed_even_if_the_clock_was_set_back",)),
     Mutant("watchdog-in-the-owners-group", WATCHDOG, "            start_new_session=True,\n", "            start_new_session=False,\n", (f"{GUARDED}::test_a_watchdog_is_a_session_of_its_own_and_is_journalled_once_it_watches",)),
     Mutant("watchdog-ends-on-sigterm", WATCHDOG, "signal.SIGHUP, signal.SIGTERM)", "signal.SIGHUP)", (f"{DOG}::test_no_signal_but_sigkill_ends_it",)),

@@ -215,3 +215,13 @@ def test_an_owner_that_hangs_is_killed_even_if_the_clock_was_set_back(tmp_path: 
         with contextlib.suppress(ProcessLookupError):
             os.killpg(run.process.pid, signal.SIGKILL)
         run.process.communicate(timeout=10)
+
+
+def test_an_owner_that_let_go_of_one_machine_and_asked_for_the_next_is_not_letting_go(folder: LeaseFolder) -> None:
+    with Journal(folder.journal, CLOCK) as journal:
+        journal.append("intent", {"op": "remove", "class": "instance", "id": "1"})
+        assert watchdog._time_to_let_go(folder) == watchdog.LETTING_GO_S
+        journal.append("intent", {"op": "create", "class": "instance", "token": "t-2", "params": {}})
+        assert watchdog._time_to_let_go(folder) == 0.0, "one that hangs now would bill a quarter of an hour beyond its deadline"
+        journal.append("failure", {"error": "Cancelled", "what": "deadline"})
+        assert watchdog._time_to_let_go(folder) == watchdog.LETTING_GO_S
