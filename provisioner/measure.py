@@ -22,7 +22,7 @@ import tenacity
 from provisioner import runtimes
 from provisioner.errors import HostError, HostKeyError, MissedThreshold, RuntimeFailed
 from provisioner.evals import cases, limits, local, score, stats
-from provisioner.evals.samples import Samples, settled
+from provisioner.evals.samples import Samples, joined, settled
 from provisioner.ledger import write_private
 from provisioner.life import Life
 from provisioner.profile import Profile
@@ -52,13 +52,13 @@ class Passes:
     def asked(self, vantage: str) -> set[str]:
         """The cases that need not be asked again: all that were, but for those that failed on a machine that was taken back."""
         parts = self.passes[vantage]
-        return {s.case for part in parts for s in part.samples if not s.warmup and not (s.error and part.taken_back)}
+        return {s.case for part in parts for s in part.samples if not s.warmup and not part.unasked(s)}
 
     def results(self, complete: bool) -> dict[str, Any]:
         figures: dict[str, Any] = {}
         scored: list[score.Score] = []
         for vantage, parts in self.passes.items():
-            samples = settled([s for part in parts for s in part.samples])
+            samples = settled(joined(parts))
             measured = [s for s in samples if not s.warmup]
             scores = score.scores(self.evals.cases, measured)
             scored += scores
@@ -121,7 +121,7 @@ def _pass(life: Life, passes: Passes, vantage: str, host: SshHost, serving: Serv
             left = replace(passes.evals, cases=tuple(case for case in passes.evals.cases if case.id not in done))
             if not left.cases:
                 return
-            part = Samples(vantage)
+            part = Samples(vantage, machine=len(passes.machines))
             parts.append(part)
 
             def on_line(line: str, part: Samples = part) -> None:

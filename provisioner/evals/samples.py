@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 MAX_LINE = 16 << 20
@@ -60,6 +60,7 @@ class Samples:
     junk: int = 0
     first_junk: str = ""
     taken_back: bool = False  # its machine was taken away by the provider; what failed then says nothing about the model
+    machine: int = 0  # which one of the run's, by whose clock its stamps are
 
     def feed(self, line: str) -> Sample | None:
         """Take a line; give back the sample in it, if it is one that is to be kept."""
@@ -82,11 +83,40 @@ class Samples:
             self.first_junk = self.first_junk or f"{fault}: {line[:80]!a}"
         return None
 
+    def unasked(self, one: Sample) -> bool:
+        """Did it fail because the machine was taken away? Not where a request sent after it was still answered: that was the server's."""
+        answered = max((s.sent_ns for s in self.samples if s.error is None), default=-1)
+        return self.taken_back and one.error is not None and one.done_ns > answered
+
     @property
     def whole(self) -> bool:
         """Did the client itself end the pass, with everything planned sent and nothing lost on the way?"""
         foot = self.footer or {}
         return foot.get("sent") == foot.get("planned") == len(self.samples) and foot.get("stopped") is None and self.footer is not None
+
+
+def joined(parts: Sequence[Samples]) -> list[Sample]:
+    """Of all parts as on one clock: each machine's stamps are moved so that they follow those of the machine before it.
+
+    Stamps of two machines say nothing about each other, and a rate over both would be any number at all.
+    """
+    found: list[Sample] = []
+    for machine in dict.fromkeys(part.machine for part in parts):
+        own = [s for part in parts if part.machine == machine for s in part.samples]
+        by = max(s.done_ns for s in found) - min(s.intended_ns for s in own) if found and own else 0
+        found += [_moved(s, by) for s in own] if by else own
+    return found
+
+
+def _moved(one: Sample, by: int) -> Sample:
+    return replace(
+        one,
+        intended_ns=one.intended_ns + by,
+        sent_ns=one.sent_ns + by,
+        first_ns=None if one.first_ns is None else one.first_ns + by,
+        chunks=tuple((at + by, size) for at, size in one.chunks),
+        done_ns=one.done_ns + by,
+    )
 
 
 def settled(samples: Sequence[Sample]) -> list[Sample]:

@@ -10,7 +10,7 @@ import pytest
 
 import cost
 from provisioner import ledger, profile
-from provisioner.errors import Exit, NoCapacity, ProviderError
+from provisioner.errors import Exit, NoCapacity, NotCreated, ProviderError
 from provisioner.journal import read
 from provisioner.life import Access
 from provisioner.model import Offer, Phase, Resource, Verdict
@@ -117,6 +117,28 @@ def test_a_machine_given_up_while_it_starts_is_a_refusal_only_for_want_of_capaci
     bench.provider.given_up, bench.provider.reason = 1, reason
     bench.run(*ZONES[:2])
     assert len(bench.asked()) == asked and not truth(bench.cloud).billed()
+
+
+class RefusedNext(Starting):
+    """The first machine is given up while it starts, the request for a second is refused."""
+
+    refusal: type[NotCreated] = NotCreated
+    given_up = 1
+
+    def create(self, kind: str, *args: Any, **more: Any) -> Resource:
+        if kind == "instance" and not self.given_up:
+            raise self.refusal("no", provider_code="VcpuLimitExceeded")
+        return super().create(kind, *args, **more)
+
+
+@pytest.mark.parametrize("refusal", [NotCreated, NoCapacity])
+def test_a_run_that_had_a_machine_is_never_said_to_have_launched_none(bench: Bench, refusal: type[NotCreated]) -> None:
+    bench.provider = RefusedNext(path=str(bench.cloud), world=World(linger_s=0.0), settle_s=0.3)
+    bench.provider.refusal = refusal
+    ended = bench.run(*ZONES[:2])
+    assert len(bench.asked()) == 2 and ended.exit is Exit.FAILED and ended.spend is not None and ended.spend.hi
+    (said,) = [e["body"] for e in read(bench.folder.journal).entries if e["kind"] == "outcome"]
+    assert said["outcome"] == "failed"
 
 
 def test_an_offer_that_the_budget_no_longer_covers_is_not_asked_for(bench: Bench) -> None:
