@@ -101,17 +101,16 @@ def meter(observed: Sequence[Interval], lines: Sequence[Line]) -> Spend:
 
     The instance and public-ipv4 lines follow the machine, the disk line follows the disk (an interval of kind
     "volume", as long as the machine's where no volume was seen to outlive it); any other hourly line follows the
-    machine. A fixed line (the egress allowance) is counted once for each set of prices, from nothing to all of it.
+    machine. A fixed line (the egress allowance) is counted for each machine, from nothing to all of it.
     """
     spent: list[SpendLine] = []
-    fixed: dict[tuple[Line, ...], None] = {}
     for interval in observed:
         own = tuple(lines) if interval.lines is None else interval.lines
-        fixed[own] = None
         spent += [_charge(line, interval) for line in own if line.micro_usd_per_hour and _follows(line, interval)]
-    for own in fixed:
         spent += [
-            SpendLine(line.name, "", 0, 0, line.fixed_micro_usd, 0, 0, line.source, line.as_of) for line in own if line.fixed_micro_usd
+            SpendLine(line.name, interval.resource, 0, 0, line.fixed_micro_usd, 0, 0, line.source, line.as_of)
+            for line in own
+            if line.fixed_micro_usd and interval.kind != "volume"
         ]
     return Spend(
         lo=sum(line.lo for line in spent),

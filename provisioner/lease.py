@@ -308,6 +308,7 @@ def _look(id: str, provider: Provider, journal: Journal, held: Holdings, now: fl
     inventory = provider.inventory(id)
     found = {r.id: r for r in inventory.resources}
     news = False
+    failed: ProviderError | None = None
 
     def met(r: Resource) -> None:
         nonlocal news
@@ -322,8 +323,14 @@ def _look(id: str, provider: Provider, journal: Journal, held: Holdings, now: fl
     for known in held.resources.values():
         if known.id not in found and known.phase is not Phase.GONE:
             # Ours by the journal, which said so before it was made; its tag cannot be read while it is not shown.
-            found[known.id] = _observe(provider, replace(known, lease=id), held, now)
-            met(found[known.id])
+            try:
+                found[known.id] = _observe(provider, replace(known, lease=id), held, now)
+            except ProviderError as e:
+                failed = failed or e  # a machine that is gone is noted so even where a guard of its may not be looked at
+            else:
+                met(found[known.id])
+    if failed is not None:
+        raise failed
     for looked in inventory.looked_in:
         if not looked.checked and looked.kind in held.kinds:
             raise ProviderError(f"{looked.kind} in {looked.region} could not be listed: {looked.reason}", why="one was made")

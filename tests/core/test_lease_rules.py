@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from provisioner import journal as J
-from provisioner.errors import NotCreated, ProviderError
+from provisioner.errors import NotCreated, NotPermitted, ProviderError
 from provisioner.journal import Journal, instant
 from provisioner.lease import LINGER_S, PATIENCE_S, Lease, body_of, hold, holdings, release
 from provisioner.model import Inventory, Json, Looked, Phase, Resource, Verdict
@@ -262,6 +262,29 @@ def test_one_question_that_fails_does_not_keep_the_rest(path: Path) -> None:
             lose(provider, journal)  # only the list knows this one
         assert lease.verdict is Verdict.UNPROVEN
     assert not later(provider, clock)
+
+
+def test_what_may_not_be_looked_at_does_not_hide_that_the_rest_is_gone(path: Path) -> None:
+    """As where the right to look at a schedule was taken away: its machine is gone, and the rest must still be asked to go."""
+    provider, clock = odd()
+
+    def seen(resource: Resource) -> Resource:
+        if resource.kind == "security-group":
+            raise NotPermitted("you may not look at that")
+        return SimProvider.observe(provider, resource)
+
+    with Journal(path, clock) as journal:
+        with hold(LEASE, provider, journal, clock) as lease:
+            lease.create("security-group", SPEC)
+            machine = lease.create("instance", SPEC)
+            provider.remove(machine)
+            clock.sleep(300)
+            provider.instead = {"inventory": lambda lease: Inventory((), (Looked("instance", "sim-1"),)), "observe": seen}
+        assert lease.verdict is Verdict.UNPROVEN
+        known = holdings(journal.entries).resources
+        assert known[machine.id].phase is Phase.GONE
+        removed = [e["body"]["class"] for e in journal.entries if e["kind"] == "done" and e["body"]["op"] == "remove"]
+        assert "security-group" in removed
 
 
 def test_a_story_that_cannot_be_told_does_not_end_the_letting_go(path: Path) -> None:

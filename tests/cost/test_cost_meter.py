@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cost import Interval, Line, Price, UnknownPrice, intervals, meter, quote, spent
+from cost.from_journal import lines
 
 START = datetime(2026, 11, 21, 14, 0, 0, tzinfo=UTC)
 QUOTE = quote(Price(3_600_000, "price table", "2026-07-20"), region="us-east-1", disk_gib=100)  # one micro-dollar per ms
@@ -73,6 +74,14 @@ def test_the_bounds_are_the_answers_before_and_after() -> None:
     assert (i.start_lo, i.start_hi) == (ms(2), ms(21))  # LaunchTime; the second after the first "running"
     assert (i.end_lo, i.end_hi) == (ms(100), ms(102))  # announced; accepted, and its second
     assert (i.seconds_lo, i.seconds_hi, i.certain, i.open) == (79, 100, True, False)
+
+
+def test_what_is_sent_is_counted_for_each_machine() -> None:
+    diary = Diary()
+    diary.launch(1)
+    one = meter([diary.machine(9999)], lines(diary.entries[0]["body"]))
+    two = meter([diary.machine(9999)] * 2, lines(diary.entries[0]["body"]))
+    assert two.hi == 2 * one.hi and sum(line.hi for line in two.lines if line.name == "egress") == 2 * 8_790
 
 
 def test_spend_is_every_line_over_its_interval() -> None:
