@@ -37,7 +37,8 @@ sys.path.insert(0, str(ROOT))
 GPULEASE = [sys.executable, "-P", "-m", "provisioner"]
 STANDIN = f"{sys.executable} {ROOT / 'tests' / 'rehearsal_endpoint' / 'standin_host.py'}"
 EC2_RUN_S = 17 * 60
-NOTHING = {"timing": {"pending_s": 0.0, "stopping_s": 0.05, "kill_grace_s": 0.05}}
+NOTHING = {"timing": {"pending_s": 0.0, "stopping_s": 0.05, "kill_grace_s": 0.05, "vanish_s": 0.2}}
+"""What has ended is soon no longer listed, so that the last of many leases meets the same cloud as the first."""
 
 
 def accepted(cloud: Any, lease: str) -> float:
@@ -59,6 +60,10 @@ def signals_to_one_process(count: int, folder: Path) -> list[float]:
     cloud = client.start(folder / "cloud", idle_exit=300, faults=[NOTHING], host_command=STANDIN, timeout=60)
     provider, clock, found = AwsProvider("us-east-1", endpoint=cloud.endpoint), SystemClock(), list[float]()
     offer = provider.offers(Requirements(gpu="L4", gpus=1))[0]
+    made = provider.account_of(offer.region).create("CreateSecurityGroup", GroupName="one", Description="of the user's own")
+    group = str(made.data["GroupId"])
+    here = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "127.0.0.1/32"}]}
+    provider.account_of(offer.region).change("AuthorizeSecurityGroupIngress", GroupId=group, IpPermissions=[here])
     try:
         for number in range(count):
             lease, scope, sent = f"r-20261121t140210z-{number:08d}", Scope(), list[float]()
@@ -67,12 +72,11 @@ def signals_to_one_process(count: int, folder: Path) -> list[float]:
                 at.append(time.time())
                 os.kill(os.getpid(), signal.SIGINT)
 
-            spec = LaunchSpec(offer, 60, "2030-01-01T00:00:00Z", b"{}", ingress_cidr="127.0.0.1/32")
+            spec = LaunchSpec(offer, 60, "2030-01-01T00:00:00Z", b"{}", ingress_cidr="127.0.0.1/32", group=group)
             with routed(scope, lambda text: None), Journal(folder / f"{number}.jsonl", clock) as journal:
                 try:
                     with hold(lease, provider, journal, clock, patience=0.1) as held:
-                        for kind in ("security-group", "instance"):
-                            held.create(kind, spec)
+                        held.create("instance", spec)
                         threading.Timer(0.1 + number % 50 / 1000, send).start()
                         scope.sleep(30)
                 except Cancelled:
