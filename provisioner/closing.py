@@ -171,9 +171,14 @@ def touched(held: Holdings) -> bool:
 
 
 def hourly(entries: Sequence[Entry]) -> int | None:
-    """What it costs per hour while it runs, in micro-dollars; None when the journal does not say."""
+    """What it costs per hour while it runs, in micro-dollars; None when the journal does not say.
+
+    The last machine that was asked for, at its own offer's prices: after a refusal that is no longer the first offer.
+    """
     genesis: dict[str, Any] = next((e["body"] for e in entries if e["kind"] == "genesis"), {})
-    lines = genesis.get("quote", {}).get("lines", [])
+    asked = [e["body"] for e in entries if e["kind"] == "intent" and e["body"]["op"] == "create" and e["body"]["class"] == "instance"]
+    quote = next((body["params"]["quote"] for body in reversed(asked) if body.get("params", {}).get("quote")), genesis.get("quote", {}))
+    lines = quote.get("lines", [])
     return sum(int(line["microUsdPerHour"]) for line in lines) if lines else None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import cost
-from provisioner import ledger, profile
+from provisioner import closing, ledger, profile
 from provisioner.errors import Exit, NoCapacity, NotCreated, ProviderError
 from provisioner.journal import read
 from provisioner.life import Access
@@ -154,3 +154,10 @@ def test_each_intent_holds_the_prices_of_its_own_offer(bench: Bench) -> None:
     bench.run(OFFER, dearer)
     rates = [body["params"]["quote"]["lines"][0]["microUsdPerHour"] for body in bench.asked()]
     assert rates == [1_000_000, 2_000_000]
+
+
+def test_what_runs_now_is_told_at_the_price_of_the_machine_that_was_asked_for_last(bench: Bench) -> None:
+    dearer = replace(OFFER, type="sim.xlarge", price=replace(OFFER.price, micro_usd_per_hour=2_000_000))
+    bench.provider.given_up = 1
+    bench.run(OFFER, dearer)
+    assert closing.hourly(read(bench.folder.journal).entries) == 2_000_000

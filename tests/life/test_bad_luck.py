@@ -77,7 +77,11 @@ def test_a_waived_guard_is_named_and_does_not_stop_the_run(bench: Bench) -> None
     profile = bench.profile(waive=["guest-timer", "guest-twin", "guest-lease"])
     ended = bench.run(profile=profile, faults=[{"host": {"no_timer": True}}])
     assert ended.code == Exit.OK, ended.story
-    assert {b["guard"]: b["state"] for b in bench.entries("guard")} == {"watchdog": "armed", **dict.fromkeys(GUEST, "waived")}
+    assert {b["guard"]: b["state"] for b in bench.entries("guard")} == {
+        "watchdog": "armed",
+        "schedule": "read-back",
+        **dict.fromkeys(GUEST, "waived"),
+    }
 
 
 def test_a_dropped_connection_is_made_again_and_no_case_is_lost(bench: Bench) -> None:
