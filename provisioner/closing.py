@@ -21,7 +21,7 @@ from provisioner.errors import Exit, GpuleaseError, Interrupted, MissedThreshold
 from provisioner.journal import Entry, Journal
 from provisioner.lease import LINGER_S, PATIENCE_S, Holdings, holdings, release
 from provisioner.ledger import LeaseFolder
-from provisioner.model import Clock, Outcome, Phase, Provider, Verdict
+from provisioner.model import Clock, Outcome, Provider, Verdict
 from provisioner.scope import Cancelled, SystemClock
 
 SIMULATED_PATIENCE_S = 120.0
@@ -43,10 +43,8 @@ def let_go(
     with journal:
         provider = provider or _reached(folder, journal.entries)
         if provider.traits.simulated:
-            patience, linger = (
-                min(patience, SIMULATED_PATIENCE_S),
-                0.0,
-            )  # a simulated cloud that does not answer has ended, and nothing in it is real
+            # A simulated cloud that does not answer has ended, and nothing in it is real.
+            patience, linger = min(patience, SIMULATED_PATIENCE_S), 0.0
         verdict = release(folder.id, provider, journal, clock or SystemClock(), patience=patience, linger=linger, tell=tell)
         conclude(folder, journal, ended_by(journal.entries), exit_code(verdict, None, journal))
         return verdict
@@ -74,12 +72,20 @@ def ended_by(entries: Sequence[Entry]) -> Outcome:
     return Outcome.GUARD_FIRED if scheduled.ended_so(entries) else Outcome.RECOVERED
 
 
+def launched(entries: Sequence[Entry]) -> bool:
+    """Was there, or may there have been, something that is billed? A refusal answers no; a lost answer does not."""
+    held = holdings(list(entries))
+    # What is free (a security group, a schedule) is no machine, and a create of it is followed by no bill.
+    free = {e["body"]["class"] for e in entries if e["kind"] in ("done", "observe") and e["body"].get("billed") is False}
+    asked = {e["seq"]: e["body"]["class"] for e in entries if e["kind"] == "intent" and e["body"]["op"] == "create"}
+    return any(r.billed for r in held.resources.values()) or any(asked[seq] not in free for seq in held.intents)
+
+
 def outcome_of(error: BaseException | None, entries: Sequence[Entry]) -> Outcome:
-    machines = [e for e in entries if e["kind"] in ("done", "observe") and e["body"].get("phase") not in (None, str(Phase.GONE))]
     match error:
         case None | MissedThreshold():
             return Outcome.COMPLETED
-        case _ if not machines or isinstance(error, NotCreated | RefusedError):
+        case _ if not launched(entries):
             return Outcome.NEVER_LAUNCHED
         case Cancelled() | Interrupted():
             return Outcome.INTERRUPTED
@@ -103,6 +109,8 @@ def exit_code(verdict: Verdict, error: BaseException | None, journal: Journal) -
             return Exit.OK
         case Cancelled():
             return SIGNALS.get(error.reason, Exit.FAILED)
+        case NotCreated() | RefusedError() if launched(journal.entries):
+            return Exit.FAILED  # 4 says that no machine was made
         case NotCreated():
             return Exit.REFUSED
         case GpuleaseError():
@@ -207,9 +215,14 @@ def now_line(entries: Sequence[Entry]) -> str:
 
 def ends_without_us(entries: Sequence[Entry]) -> str:
     """Which guards that were seen armed will end it if nobody here can: with their times, in the order in which they fire."""
-    seen: dict[str, dict[str, Any]] = {e["body"]["guard"]: e["body"] for e in entries if e["kind"] == "guard"}
+    seen: dict[str, dict[str, Any]] = {}
+    for e in entries:
+        if e["kind"] == "guard":
+            seen[e["body"]["guard"]] = e["body"]
+        elif e["kind"] == "intent" and e["body"]["op"] == "create" and e["body"]["class"] == "instance":
+            seen.clear()  # what stands on one machine says nothing of the next
     words = {
-        "guest-lease": "the machine itself, when it has not heard from us for 15 min",
+        "guest-lease": "the machine itself, when it does not hear from us",
         "guest-timer": "its own timer",
         "schedule": "the schedule at the provider",
     }

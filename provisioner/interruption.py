@@ -34,7 +34,7 @@ class Listening:
 
     def __init__(self, life: Life, host: Host, offer: Offer) -> None:
         self._life, self._host, self._needed = life, host, offer.spot
-        self._over = threading.Event()
+        self._over, self._odd = threading.Event(), ""
         self._thread = threading.Thread(target=self._work, daemon=True, name="gpulease-spot")
 
     def __enter__(self) -> Listening:
@@ -50,8 +50,11 @@ class Listening:
         values = spot.watch_values(REHEARSED_EVERY_S) if self._life.plan.simulated else spot.watch_values()
         while not self._over.is_set():
             # A line that dropped is made again by who needs it; until then there is nobody to listen to.
-            with contextlib.suppress(GpuleaseError):
-                self._host.stream(spot.WATCH, self._heard, values=values, timeout=7 * 86_400.0)
+            with contextlib.suppress(GpuleaseError, Cancelled):
+                ended = self._host.stream(spot.WATCH, self._heard, values=values, timeout=7 * 86_400.0)
+                if ended.exit == spot.NO_CURL:
+                    self._life.tell("spot", "there is no curl on the machine: no notice can be heard, only that it is gone")
+                    return
             try:
                 self._life.waits.sleep(1.0)
             except (GpuleaseError, Cancelled):
@@ -61,17 +64,19 @@ class Listening:
         try:
             notice = spot.notice(line)
         except GpuleaseError as e:
-            self._life.tell("spot", f"{e.what}; going on")
+            if e.what != self._odd:  # the same every second would bury the story
+                self._odd = e.what
+                self._life.tell("spot", f"{e.what}; going on")
             return
         if not self._over.is_set():
             self._life.waits.take(f"the provider takes the spot machine back: {notice.action} at {notice.at:%H:%M:%S} UTC")
 
 
-def taken(life: Life, launched: Launched, error: BaseException) -> str:
+def taken(life: Life, launched: Launched, error: GpuleaseError) -> str:
     """Was this error the machine being taken back? How we know, or nothing."""
     if isinstance(error, Interrupted):
         return error.what
-    if not launched.offer.spot or not isinstance(error, GpuleaseError):
+    if not launched.offer.spot:
         return ""
     machine = launched.machine
     for look in range(LOOKS):

@@ -119,7 +119,7 @@ class Journal:
             self._ballast = path.with_name("ballast")
             self._reserve()
             sync_folder(path.parent)
-        except BaseException:
+        except BaseException:  # the lock goes with the descriptor: kept, nobody could take the lease
             os.close(self._fd)
             raise
         self.entries, self.head, self.torn = was.entries, was.head, was.torn

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import cost
 from provisioner import closing, guards, times
-from provisioner.errors import NoCapacity, NotCreated, NotPermitted, ProviderError, RunError
+from provisioner.errors import NoCapacity, NotPermitted, ProviderError, RunError
 from provisioner.journal import instant
 from provisioner.life import Life
 from provisioner.model import LaunchSpec, Offer, Phase, Resource
@@ -52,7 +52,6 @@ class Launched:
 def launch(life: Life, offers: Sequence[tuple[Offer, cost.Quote]]) -> tuple[Launched, list[tuple[Offer, cost.Quote]]]:
     """The first of the offers that there is, and those not asked for yet. NoCapacity when there is none."""
     refused: list[str] = []
-    accepted = False  # was there a machine, if only while it started? Then this is no refusal: it may have been billed
     with life.stage("launch") as detail:
         for number, (offer, quote) in enumerate(offers, 1):
             if why := _too_late(life, quote):
@@ -62,19 +61,14 @@ def launch(life: Life, offers: Sequence[tuple[Offer, cost.Quote]]) -> tuple[Laun
             try:
                 launched = _attempt(life, offer, quote)
             except (NoCapacity, GivenUp) as e:
-                accepted = accepted or isinstance(e, GivenUp)
                 refused.append(f"{offer_text(offer)}: {getattr(e, 'provider_code', '') or e.what}")
                 life.tell("create", f"no capacity: {refused[-1]}; {len(offers) - number} more to ask for")
                 life.waits.sleep(0)
-            except NotCreated as e:
-                if not accepted:
-                    raise
-                raise GivenUp(e.what, why=f"{e.why}\nbefore that: {'; '.join(refused)}", next=e.next) from e
             else:
                 detail |= {"id": launched.machine.id, "type": offer.type, "refused": refused[:50]}
                 return launched, list(offers[number:])
         detail["refused"] = refused[:50]
-        raise (GivenUp if accepted else NoCapacity)(
+        raise NoCapacity(
             f"none of {len(offers)} offers could be had: {refused[0]}",
             why="\n".join(refused),
             next="try again later, or allow more regions, types or ways to buy under `needs`: gpulease plan PROFILE",

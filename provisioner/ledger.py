@@ -209,7 +209,7 @@ def adopt(folder: LeaseFolder, by: str, clock: Clock | None = None) -> Journal:
         if not journal.entries:
             _begin_anew(folder, journal)
         journal.note("recovered", note)
-    except BaseException:
+    except BaseException:  # an open journal keeps the lock, and then nobody could let go
         journal.close()
         raise
     return journal

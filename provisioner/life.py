@@ -95,7 +95,7 @@ class Life:
         journal.append("stage", {"stage": name, "state": "begin"})
         try:
             yield detail
-        except BaseException:
+        except BaseException:  # a signal ends a stage as well, and the journal says so
             journal.note("stage", {"stage": name, "state": "failed", "detail": detail})
             raise
         try:

@@ -20,7 +20,7 @@ import cost
 from provisioner import __version__, closing, guards, interruption, times
 from provisioner.errors import Exit, GpuleaseError, HostError, Interrupted, NotCreated, RefusedError, RunError
 from provisioner.journal import Journal, instant, rfc3339
-from provisioner.launching import BOOT_S, GivenUp, Launched, launch
+from provisioner.launching import BOOT_S, Launched, launch
 from provisioner.lease import LINGER_S, PATIENCE_S, failure_body, hold, holdings, release
 from provisioner.ledger import LeaseFolder, write_private
 from provisioner.life import Access, Life, Progress, Tell, Waits
@@ -174,7 +174,7 @@ def live(life: Life, keep_s: float) -> None:
     while True:
         try:
             launched, offers = launch(life, offers)
-        except (NotCreated, GivenUp) as e:  # whatever the reason: a machine was rented and measured on before
+        except NotCreated as e:  # whatever the reason: a machine was rented and measured on before
             if not before:
                 raise
             raise Interrupted(before, why=f"it could not go on: {e.what}\n{e.why}", next=e.next) from e

@@ -59,7 +59,7 @@ def drill_live(only: Sequence[str], region: str, aws_profile: str | None, endpoi
     there = live.site(region, aws_profile, endpoint)
     live.check_login(there, wanted)
     scope, began = Scope(), time.monotonic()
-    with live.state() as folder:
+    with live.state(complain) as folder:
         total = live.ceiling(there, wanted, folder)
         complain(SIMULATED if endpoint else f"account {there.account}, {there.arn}")
         names = ", ".join(layer.name for layer in wanted)

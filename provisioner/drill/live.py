@@ -11,6 +11,7 @@ A deadline is at least twelve minutes, and a guard that is asked for after it ha
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import threading
 import time
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import cost
-from provisioner import providers, times
+from provisioner import ledger, providers, times
 from provisioner.drill import layers as L
 from provisioner.drill.layers import Layer
 from provisioner.drill.one import Ground, Row, Sleep, Tell, drill
@@ -177,7 +178,23 @@ def confirmed(total_micro_usd: int, words: str | None, typed: Callable[[str], st
 
 
 @contextmanager
-def state() -> Iterator[Path]:
-    """Kept until every drill has let go; a drill that did not says which lease, and reap finds it by its tags."""
-    with tempfile.TemporaryDirectory(prefix="gpulease-drill-") as folder:
-        yield Path(folder)
+def state(tell: Callable[[str], None]) -> Iterator[Path]:
+    """The drills' own state folders, inside the user's: taken away once everything that they rented was seen gone, else kept.
+
+    They hold the journals of machines that cost money. What is lost with them only `reap` could still find.
+    """
+    above = ledger.private(ledger.root() / "drills")
+    folder = Path(tempfile.mkdtemp(prefix="drill-", dir=above))
+    try:
+        yield folder
+    finally:
+        if kept := [path for path in folder.glob("*/state/gpulease/runs/r-*") if "." not in path.name and _open(ledger.LeaseFolder(path))]:
+            for path in kept:
+                tell(f"not seen gone, so its journal is kept: XDG_STATE_HOME={path.parents[2]} gpulease release {path.name}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _open(lease: ledger.LeaseFolder) -> bool:
+    stands = ledger.standing(lease)
+    return stands.open or bool(stands.broken)

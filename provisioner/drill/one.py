@@ -182,10 +182,11 @@ class _Run:
         if self.process is not None and self.process.stdout is not None:
             self.process.stdout.close()
         if folder is not None and not over:
-            self.gpulease("release", folder.id, "--json", within=LONGEST_RELEASE_S)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # the witness says below what is still there
+                self.gpulease("release", folder.id, "--json", within=LONGEST_RELEASE_S)
         with contextlib.suppress(GpuleaseError, OSError):
             if folder is not None and (left := self.ground.witness.left(folder.id)):
-                row.wrong.append(f"still there: {', '.join(left)}; gpulease release {folder.id}")
+                row.wrong.append(f"still there: {', '.join(left)}; XDG_STATE_HOME={self.ground.state} gpulease release {folder.id}")
 
 
 def _break(layer: Layer, run: _Run, ground: Ground, row: Row, tell: Tell) -> float:
@@ -235,7 +236,9 @@ def _await_end(layer: Layer, run: _Run, ground: Ground, row: Row, tell: Tell, br
     """Wait for the cloud to say that it ended, and by whom; then how late that was."""
     assert run.process is not None
     if layer.at == "end" or not layer.kill:
-        run.process.wait(ground.set_up_s + ground.late_s)
+        until = time.monotonic() + ground.set_up_s + ground.late_s
+        while run.process.poll() is None and time.monotonic() < until:
+            run.sleep(ground.poll_s)
     if run.folder is None:
         raise RunError("the run left no lease", why=run.last_words())
     row.lease = run.folder.id
@@ -285,7 +288,7 @@ def _call_the_reaper(run: _Run, ground: Ground, row: Row, due: float) -> float:
     other = ground.state / "another-computer"
     other.mkdir(mode=0o700)
     done = run.gpulease(*(word.format(lease=row.lease) for word in ground.reap), state=other)
-    # It knows the tags and nothing of what was asked for, so `unproven` is the most that it can say.
+    # Released speaks of what the tags show; unproven where a look failed. Either way the witness has the last word.
     if done.returncode not in (Exit.OK, Exit.UNPROVEN):
         row.wrong.append(f"reap ended with {done.returncode}: {done.stderr.strip()[-200:]}")
     return called

@@ -579,7 +579,7 @@ class Run:
             try:
                 await self.loop.sock_connect(sock, self.address)
                 await self.loop.create_connection(lambda: link, sock=sock)
-            except BaseException:
+            except BaseException:  # a cancelled task too: an open socket would count against the limit of the machine
                 sock.close()
                 raise
         except asyncio.CancelledError:

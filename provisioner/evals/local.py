@@ -104,7 +104,7 @@ def run_client(
         try:
             while _hand_over(lines, on_line):
                 sleep(0.02)
-        except BaseException:
+        except BaseException:  # Cancelled, too: what was measured until then is still to be read
             client.send_signal(signal.SIGTERM)
             end = time.monotonic() + GRACE_S
             while _hand_over(lines, on_line) and time.monotonic() < end:

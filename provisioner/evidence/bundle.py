@@ -68,7 +68,7 @@ def write(folder: Path, made: Json, envelope: sign.Envelope, journal: bytes, fil
             _file(part, name, data)
         sync_folder(part)
         _swap(part, folder)
-    except BaseException:
+    except BaseException:  # whatever ended it: half a proof must not lie beside the whole one
         shutil.rmtree(part, ignore_errors=True)
         raise
 

@@ -43,7 +43,7 @@ class Folder:
             raise Unreadable(problem("E001", path=str(path), reason=_why(e))) from None
         try:
             self.names = self._list(path)
-        except BaseException:
+        except BaseException:  # nobody else has the descriptor yet
             os.close(self._fd)
             raise
 
@@ -89,7 +89,7 @@ class Folder:
             raise Unreadable(problem("E001", path=name, reason=_why(e))) from None
         try:
             _plain(os.fstat(fd), name)
-        except BaseException:
+        except BaseException:  # nobody else has the descriptor yet
             os.close(fd)
             raise
         return fd

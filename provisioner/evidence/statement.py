@@ -33,6 +33,8 @@ PREDICATE = "https://gpulease.dev/attestation/gpu-run-shutdown/v1"
 SCHEMA_MINOR = 0
 SWEEPS_LISTED = 24
 
+OF_THE_MACHINE = frozenset({"guest-timer", "guest-twin", "guest-lease", scheduled.GUARD})
+
 EXCLUDED = ["commitments", "credits", "currency-conversion", "discounts", "log-storage", "requests", "tax"]
 
 
@@ -212,7 +214,14 @@ def _lost(ask: Ask, findings: Findings) -> dict[str, Json]:
 
 def _guards(history: History) -> list[Json]:
     guards: dict[str, dict[str, Json]] = {}
-    for entry in history.lines("guard"):
+    machines = {ask.seq for ask in history.asks if ask.body["class"] == MACHINE}
+    for entry in history.entries:
+        if entry["seq"] in machines:
+            # A guard that stood on one machine says nothing of the next: what is told is told of the last one.
+            for name in [name for name in guards if name in OF_THE_MACHINE]:
+                del guards[name]
+        if entry["kind"] != "guard":
+            continue
         body = entry["body"]
         guard = guards.setdefault(body["guard"], {"kind": body["guard"], "seq": entry["seq"], "tested": False})
         name = {"armed": "armedAt", "read-back": "readBackAt", "removed": "removedAt", "failed": "failedAt", "waived": "waivedAt"}[

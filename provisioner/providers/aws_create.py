@@ -40,6 +40,7 @@ def machine(account: Account, spec: LaunchSpec, lease: str, token: str, made: Ma
         raise NotAsked("no security group was made for this lease, and the profile names none")
     try:
         aws_network.check_group(account, spec)
+        image = image_for(account, spec, known.images)
         parameters = _parameters(account, spec, lease, token, group, known)
     except NotCreated:
         raise
@@ -51,7 +52,6 @@ def machine(account: Account, spec: LaunchSpec, lease: str, token: str, made: Ma
         raise ProviderError(f"RunInstances answered with {len(instances)} instances; asked for 1", request_id=answer.request_id)
     one = resource(KINDS["instance"], instances[0], account.region, answer.stamp())
     known.asked[one.id] = parameters
-    image = image_for(account, spec, known.images)
     return replace(one, lease=lease, token=token, facts={**one.facts, **image.record(), "diskGib": aws_launch.disk_gib(spec, image)})
 
 

@@ -103,9 +103,10 @@ def unfit(group: Described, spec: LaunchSpec, endpoint_groups: Sequence[str] = (
     if spec.reach == "endpoint":
         pairs = {str(pair.get("GroupId")) for rule in opening for pair in rule.get("UserIdGroupPairs", [])}
         return "" if pairs & set(endpoint_groups) else f"does not let the endpoint's group {', '.join(endpoint_groups)} at port {SSH}"
-    ours = ipaddress.IPv4Network(spec.ingress_cidr or "0.0.0.0/32")
-    if any(isinstance(network, ipaddress.IPv4Network) and ours.subnet_of(network) for network in networks):
-        return ""
+    if spec.ingress_cidr is not None:
+        ours = ipaddress.IPv4Network(spec.ingress_cidr)
+        if any(isinstance(network, ipaddress.IPv4Network) and ours.subnet_of(network) for network in networks):
+            return ""
     if any(rule.get("PrefixListIds") for rule in opening):
         return ""
     return f"does not let {spec.ingress_cidr or 'this machine'} at port {SSH}"

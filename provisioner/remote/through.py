@@ -71,7 +71,12 @@ def check(reach: str) -> None:
             why="the AWS CLI carries the connection; looked on the PATH",
             next="install the AWS CLI, version 2; or let one address in: launch.reach: address",
         )
-    said = subprocess.run(["aws", "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False).stdout
+    try:
+        said = subprocess.run(
+            ["aws", "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired) as e:
+        raise RefusedError("the aws program here does not answer", why=f"aws --version: {e}", next="aws --version") from e
     if not (found := re.search(r"aws-cli/(\d+)\.", said)) or int(found[1]) < 2:
         raise RefusedError(
             f"launch.reach is {reach}, and the aws program here is not version 2",

@@ -143,3 +143,13 @@ def test_an_unwritten_error_number_is_kept(journal: FullDisk) -> None:
     journal.left = 0
     journal.note("stage", {})
     assert journal.unwritten is not None and journal.unwritten.errno == errno.ENOSPC
+
+
+def test_a_guard_that_stood_on_one_machine_is_not_told_of_the_next() -> None:
+    def line(kind: str, **body: Any) -> Any:
+        return {"kind": kind, "body": body}
+
+    first, second = (line("intent", op="create", **{"class": "instance"}) for _ in range(2))
+    stood = line("guard", guard="guest-timer", state="read-back", firesAt="2026-11-21T15:00:00Z")
+    assert "its own timer at 15:00 UTC" in closing.ends_without_us([first, stood])
+    assert closing.ends_without_us([first, stood, second]) == ""

@@ -10,7 +10,7 @@ import pytest
 
 import cost
 from provisioner import closing, ledger, profile
-from provisioner.errors import Exit, NoCapacity, NotCreated, ProviderError
+from provisioner.errors import Exit, NoCapacity, NotCreated, ProviderError, RefusedError
 from provisioner.journal import read
 from provisioner.life import Access
 from provisioner.model import Offer, Phase, Resource, Verdict
@@ -161,3 +161,22 @@ def test_what_runs_now_is_told_at_the_price_of_the_machine_that_was_asked_for_la
     bench.provider.given_up = 1
     bench.run(OFFER, dearer)
     assert closing.hourly(read(bench.folder.journal).entries) == 2_000_000
+
+
+class LoggedOut(SimProvider):
+    """It makes the machine, and then the login is over for once."""
+
+    over = False
+
+    def observe(self, resource: Resource) -> Resource:
+        if resource.kind == "instance" and not self.over:
+            self.over = True
+            raise RefusedError("the login has ended")
+        return super().observe(resource)
+
+
+def test_a_login_refused_while_the_machine_starts_is_no_refusal_to_launch(bench: Bench) -> None:
+    bench.provider = LoggedOut(path=str(bench.cloud), world=World(linger_s=0.0), settle_s=0.3)
+    ended = bench.run(OFFER)
+    (said,) = [e["body"] for e in read(bench.folder.journal).entries if e["kind"] == "outcome"]
+    assert (ended.exit, ended.verdict, said["outcome"]) == (Exit.FAILED, Verdict.RELEASED, "failed")

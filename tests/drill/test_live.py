@@ -14,7 +14,9 @@ import pytest
 
 from provisioner.drill import live
 from provisioner.errors import RefusedError
+from provisioner.journal import Journal
 from provisioner.rehearsal import client
+from provisioner.scope import SystemClock
 
 GPULEASE = [sys.executable, "-P", "-m", "provisioner", "drill", "--live"]
 
@@ -57,3 +59,21 @@ def test_the_amount_is_what_has_to_be_typed() -> None:
     for words in ("yes", "spend $0.12", "$0.13", ""):
         with pytest.raises(RefusedError, match="not started"):
             live.confirmed(123_456, words, lambda question: "")
+
+
+def test_the_journal_of_a_machine_not_seen_gone_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    said: list[str] = []
+    with live.state(said.append) as folder:
+        lease = folder / "watchdog" / "state" / "gpulease" / "runs" / "r-20261121t140210z-7f3a9k2m"
+        lease.mkdir(parents=True, mode=0o700)
+        with Journal(lease / "journal.jsonl", SystemClock()) as journal:
+            journal.append("intent", {"op": "create", "class": "instance", "token": "t", "params": {}})
+    assert lease.is_dir() and f"XDG_STATE_HOME={folder / 'watchdog' / 'state'} gpulease release {lease.name}" in said[0]
+
+
+def test_what_was_seen_gone_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with live.state(lambda text: pytest.fail(text)) as folder:
+        (folder / "watchdog").mkdir()
+    assert not folder.exists()

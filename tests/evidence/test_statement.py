@@ -391,3 +391,19 @@ def test_true_and_one_are_two_claims_and_deep_nesting_is_none() -> None:
     assert different({"clean": 1}, {"clean": True}) == (("clean",), 1, True)
     with pytest.raises(Malformed, match="nested too deeply"):
         loads(b"[" * 60 + b"]" * 60)
+
+
+def test_guards_are_told_of_the_last_machine_and_those_of_one_before_it_are_not_lent_to_it() -> None:
+    tape = Tape().genesis().guards()
+    fires = "2026-11-21T15:00:00.000Z"
+    tape.done(tape.intent("instance"), "i-0aa")
+    tape.add("guard", guard="guest-timer", state="read-back", firesAt=fires)
+
+    def guards() -> list[str]:
+        return [guard["kind"] for guard in statement.build(tape.entries, {}, producer=PRODUCER)["predicate"]["guards"]]
+
+    assert guards() == ["watchdog", "guest-timer"]
+    tape.intent("instance")
+    assert guards() == ["watchdog"]
+    tape.add("guard", guard="guest-timer", state="read-back", firesAt=fires)
+    assert guards() == ["watchdog", "guest-timer"]
