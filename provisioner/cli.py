@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from provisioner import __version__, cli_offers
+from provisioner import __version__, cli_export, cli_offers
 from provisioner.cli_prepare import iam_app, init_app
 from provisioner.options import (
     DRILL_CODES,
@@ -231,7 +231,7 @@ def proof(
 
 @app.command(epilog=VERIFY_CODES)
 def verify(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="An evidence folder, or its statement.dsse.json.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="An evidence folder, its zip, or its statement.dsse.json.")],
     require: Annotated[str, typer.Option(help="client, identified, recorded, corroborated or billed.", metavar="TIER")] = "client",
     as_json: Json = False,
 ) -> None:
@@ -245,6 +245,9 @@ def verify(
     with ending(as_json, usage=3):
         code, record, text = verify_proof(path, require)
         leave(code, record if as_json else text)
+
+
+app.command(epilog=PLAIN_CODES)(cli_export.export)
 
 
 @app.command(epilog=PLAIN_CODES)

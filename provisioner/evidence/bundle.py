@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from provisioner.errors import RunError
-from provisioner.evidence import chain, render, sign, statement
+from provisioner.evidence import chain, page, render, sign, statement
 from provisioner.evidence.files import FILE_LIMIT, NAME, Folder, Unreadable
 from provisioner.evidence.history import Nonsense
 from provisioner.journal import sync_folder
@@ -59,6 +59,7 @@ def write(folder: Path, made: Json, envelope: sign.Envelope, journal: bytes, fil
         "statement.dsse.json": envelope.raw,
         "signer.pub.json": envelope.public,
         "report.md": render.report(made, files.get("results.json")),
+        "report.html": page.page(made, files.get("results.json")),
     }
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}")
@@ -66,16 +67,24 @@ def write(folder: Path, made: Json, envelope: sign.Envelope, journal: bytes, fil
     try:
         for name, data in members.items():
             _file(part, name, data)
-        sync_folder(part)
+        for above in {(part / name).parent for name in members}:
+            sync_folder(above)
         _swap(part, folder)
     except BaseException:  # whatever ended it: half a proof must not lie beside the whole one
         shutil.rmtree(part, ignore_errors=True)
         raise
 
 
+def members(folder: Path) -> dict[str, bytes]:
+    """What is handed over: the files that the statement names and those that the proof is made of, and nothing else there."""
+    with Folder(folder) as opened:
+        return {name: opened.read(name, FILE_LIMIT) for name in opened.names if NAME.fullmatch(name)}
+
+
 def _file(folder: Path, name: str, data: bytes) -> None:
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not a name for a file in a bundle")
+    (folder / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         view = memoryview(data)

@@ -31,13 +31,16 @@ _MARKUP = re.compile(r"[\\`*_\[\]|~$<>&\"']|:(?=//)|(?<=www)\.", re.IGNORECASE)
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;"}
 
 
+Row = Sequence[object]
+
+
 def report(statement: Json, results: bytes | None = None) -> bytes:
     """The page. `results` are the bytes of `results.json`; what cannot be read in them is left out."""
     predicate = statement["predicate"]
     read = measured.read(results)
     parts: list[str] = []
     _head(parts, predicate)
-    _timeline(parts, predicate)
+    parts += ["## Timeline", "", *table(("time (UTC)", "what", "give or take"), timeline_rows(predicate))]
     _evaluation(parts, predicate, read)
     _latency(parts, read)
     _cost(parts, predicate)
@@ -81,7 +84,8 @@ def _head(parts: list[str], predicate: dict[str, Any]) -> None:
     parts += ["In words: " + " ".join(cell(said, 400) for said in words.verdict(predicate)), ""]
 
 
-def _timeline(parts: list[str], predicate: dict[str, Any]) -> None:
+def timeline_rows(predicate: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Time, what, and how far off it may be, in the order of time."""
     run = predicate["run"]
     names = {
         "requestedAt": "launch asked for",
@@ -102,7 +106,7 @@ def _timeline(parts: list[str], predicate: dict[str, Any]) -> None:
     rows.insert(0, (run["startedAt"], "run started", _unc(run, "startedAt")))
     if "endedAt" in run:
         rows.append((run["endedAt"], f"verdict: {predicate['verdict']}", _unc(run, "endedAt")))
-    parts += ["## Timeline", "", *table(("time (UTC)", "what", "give or take"), rows)]
+    return rows
 
 
 def _unc(holder: dict[str, Any], name: str) -> str:
@@ -132,12 +136,17 @@ def _latency(parts: list[str], results: dict[str, Any]) -> None:
 
 def _cost(parts: list[str], predicate: dict[str, Any]) -> None:
     cost = predicate["cost"]
-    rows = [_money(c["component"], c["resource"], c["loMicroUsd"], c["bestMicroUsd"], c.get("hiMicroUsd")) for c in cost["components"]]
-    rows.append(_money("total", "", cost["totalLoMicroUsd"], cost.get("totalBestMicroUsd"), cost.get("totalHiMicroUsd")))
-    parts += ["## Cost", "", *table(("what", "of", "at least (USD)", "best guess", "at most"), rows)]
+    parts += ["## Cost", "", *table(("what", "of", "at least (USD)", "best guess", "at most"), money_rows(predicate))]
     used = sorted({f"{p['component']}: {p['source']}, {p['asOf']}" for p in cost["prices"]})
     prices = "; ".join(cell(price, 200) for price in used) or "none"
     parts += [f"Basis: {cell(cost['basis'])}. Prices: {prices}. Not in it: {cell(', '.join(cost['excluded']), 400)}.", ""]
+
+
+def money_rows(predicate: dict[str, Any]) -> list[tuple[str, ...]]:
+    """What each component cost, and the sum: at least, best guess, at most."""
+    cost = predicate["cost"]
+    rows = [_money(c["component"], c["resource"], c["loMicroUsd"], c["bestMicroUsd"], c.get("hiMicroUsd")) for c in cost["components"]]
+    return [*rows, _money("total", "", cost["totalLoMicroUsd"], cost.get("totalBestMicroUsd"), cost.get("totalHiMicroUsd"))]
 
 
 def _money(what: str, of: str, lo: int, best: int | None, hi: int | None) -> tuple[str, str, str, str, str]:
@@ -164,11 +173,11 @@ def _resources(parts: list[str], predicate: dict[str, Any]) -> None:
 
 def _guards(parts: list[str], predicate: dict[str, Any]) -> None:
     names = ("armedAt", "readBackAt", "firesAt", "removedAt")
-    rows = [(g["kind"], *(g.get(name, "") for name in names), _note(g)) for g in predicate["guards"]]
+    rows = [(g["kind"], *(g.get(name, "") for name in names), note(g)) for g in predicate["guards"]]
     parts += ["## Guards", "", *table(("guard", "armed", "read back", "would fire", "removed", "note"), rows)]
 
 
-def _note(guard: dict[str, Any]) -> str:
+def note(guard: dict[str, Any]) -> str:
     """Waived, failed, or when it was last made to fire in this account."""
     if "waivedAt" in guard or "failedAt" in guard:
         return "waived" if "waivedAt" in guard else "failed"

@@ -11,6 +11,7 @@ another journal; that is why the first line names the tier, and the next one wha
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Collection
@@ -19,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from provisioner.errors import UsageError
-from provisioner.evidence import chain, render, sign
+from provisioner.evidence import chain, page, render, sign
+from provisioner.evidence.archive import Archive
 from provisioner.evidence.canonical import Malformed, loads
 from provisioner.evidence.compare import different, record_of
-from provisioner.evidence.files import NAME, Folder, Unreadable
+from provisioner.evidence.files import NAME, Folder, Source, Unreadable
 from provisioner.evidence.findings import examine
 from provisioner.evidence.history import FOREIGN, Nonsense, provider_date, read
 from provisioner.evidence.messages import UNREADABLE, UNTRUSTED, Problem, problem, shown
@@ -34,7 +36,8 @@ from provisioner.model import Json
 
 TIERS = ("client", "identified", "recorded", "corroborated", "billed")
 LAYERS = ("files", "signature", "schema", "digests", "journal", "statement", "anchors", "cost", "rendering")
-OWN = frozenset({"statement.dsse.json", "signer.pub.json", "report.md"})
+RENDERED: dict[str, Callable[[Json, bytes | None], bytes]] = {"report.html": page.page, "report.md": render.report}
+OWN = frozenset({"statement.dsse.json", "statement.sshsig", "signer.pub.json", *RENDERED})
 NOT_DERIVED = frozenset({"cost", "schemaMinor", "rendererVersion"})
 SKEW_MS = 2000
 """Two front ends of one provider may be a second apart, and their dates are whole seconds."""
@@ -91,7 +94,7 @@ class Report:
 class _Work:
     """What the layers hand to each other. None: an earlier layer failed."""
 
-    folder: Folder
+    folder: Source
     report: Report
     trusted: frozenset[str] | None
     raw: dict[str, bytes] = field(default_factory=dict)
@@ -119,19 +122,23 @@ def verify(path: Path, require: str = "client", trusted_keys: Collection[str] | 
             f"there is no tier {require!r}", why=f"there are: {', '.join(TIERS)}", next="gpulease verify PATH --require client"
         )
     report = Report(shown(str(path)), require)
-    if path.name == "statement.dsse.json":
-        path = path.parent
     try:
-        folder = Folder(path)
+        folder = _source(path)
     except Unreadable as e:
         report.problems.append(e.problem)
         report.layers = [Layer("files", "failed"), *(Layer(name, "not run", "nothing could be read") for name in LAYERS[1:])]
         return report
-    with folder:
+    with contextlib.closing(folder):
         work = _Work(folder, report, None if trusted_keys is None else frozenset(trusted_keys))
         for name in LAYERS:
             report.layers.append(_run(_STEPS[name], name, work))
     return report
+
+
+def _source(path: Path) -> Source:
+    if path.name == "statement.dsse.json":
+        path = path.parent
+    return Folder(path) if path.is_dir() or not path.exists() else Archive(path)
 
 
 def _run(step: Callable[[_Work], None], name: str, work: _Work) -> Layer:
@@ -318,19 +325,21 @@ def _cost(work: _Work) -> None:
 def _rendering(work: _Work) -> None:
     if work.statement is None:
         raise _Skipped("there is no statement to render")
-    if "report.md" not in work.folder.names:
-        raise _Skipped("there is no report.md")
+    there = [name for name in RENDERED if name in work.folder.names]
+    if not there:
+        raise _Skipped("there is no report")
     if work.statement["predicate"]["schemaMinor"] > SCHEMA_MINOR:
         raise _Skipped("a later version rendered it")
     if work.statement["predicate"]["rendererVersion"] != render.VERSION:
         raise _Skipped("another version rendered it: read the statement, not the report")
-    given = work.folder.read("report.md", render.REPORT_LIMIT)
+    given = {name: work.folder.read(name, render.REPORT_LIMIT) for name in there}
     if work.results is None and "results.json" in [s["name"] for s in work.statement["subject"]]:
         raise _Skipped("the results that it shows are not there, or were changed")
     if work.rebuilt is None:
         raise _Skipped("the statement could not be derived again")
-    if render.report(work.statement, work.results) != given:
-        raise _Failed(problem("E701", file="report.md"))
+    wrong = [problem("E701", file=name) for name in there if RENDERED[name](work.statement, work.results) != given[name]]
+    if wrong:
+        raise _Failed(*wrong)
 
 
 def _dotted(path: tuple[str | int, ...]) -> str:

@@ -41,6 +41,11 @@ def verdict(predicate: Predicate) -> list[str]:
     return [*_ends(predicate), *_looked(predicate), _cost(predicate)]
 
 
+def first(predicate: Predicate) -> list[str]:
+    """The first lines of every rendering: the tier that the statement can reach, then what it says."""
+    return [f"{simulated(predicate)}client-signed.", *verdict(predicate)]
+
+
 def simulated(predicate: Predicate) -> str:
     return "SIMULATED, " if predicate["simulated"] else ""
 

@@ -34,7 +34,7 @@ def test_everything_in_it_is_private_whatever_the_umask(tmp_path: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {p.stat().st_mode & 0o777 for p in folder.iterdir()} == {0o600}
     assert sorted(p.name for p in folder.iterdir()) == sorted(
-        ["statement.dsse.json", "signer.pub.json", "journal.jsonl", "results.json", "samples.jsonl", "report.md"]
+        ["statement.dsse.json", "signer.pub.json", "journal.jsonl", "results.json", "samples.jsonl", "report.md", "report.html"]
     )
 
 

@@ -27,7 +27,9 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("profile", "profile_fields", "profile_sections", "plan", "ledger", "drills"), 3),
     **dict.fromkeys(("guards", "watchdog", "closing", "reap", "caller"), 3),
     **dict.fromkeys(("life", "launching", "interruption", "serving", "measure", "run", "schedule"), 3),
-    **dict.fromkeys(("report", "drill", "offering", "cli_offers", "prepare", "cli_prepare", "reap_command"), 4),
+    **dict.fromkeys(
+        ("report", "drill", "offering", "cli_offers", "prepare", "cli_prepare", "reap_command", "cli_export", "handing_over"), 4
+    ),
     **dict.fromkeys(("render", "clouds", "options", "doctor", "commands", "shipped", "visit", "terminal", "cli", "__main__"), 4),
 }
 

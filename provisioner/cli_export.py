@@ -1,0 +1,29 @@
+"""The command `export`, as `cli` has the others: options in, one function called, its answer handed to the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from provisioner.options import Json
+from provisioner.terminal import ending, leave
+
+
+def export(
+    lease: Annotated[str | None, typer.Argument(metavar="[LEASE]", help="A lease; without it the newest one.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="The file to write; here, under the lease's name, if left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The proof of a lease as one file to hand over: a zip that verifies as the folder does.
+
+    \b
+        gpulease export              of the newest lease, here
+        gpulease export 7f3a9k2m --to proof.zip
+    """
+    from provisioner.handing_over import export_proof
+
+    with ending(as_json):
+        record, text = export_proof(lease, to)
+        leave(0, record if as_json else text)

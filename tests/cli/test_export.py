@@ -1,0 +1,49 @@
+"""`gpulease export`: what is handed over verifies, is private, and is not made of a proof that does not hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from provisioner import ledger
+from provisioner.cli import app
+from provisioner.evidence import verify
+from tests.evidence.bundles import copy
+
+LEASE = "r-20261118t120640z-7f3a9k2m"
+
+
+@pytest.fixture
+def proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    ledger.create({"provider": "aws", "settings": {"region": "us-east-1"}, "deadline": "2026-11-18T12:51:40.000Z"}, LEASE)
+    return copy("normal", ledger.root() / "runs" / f"{LEASE}.evidence")
+
+
+def test_a_proof_is_handed_over_as_one_private_file_that_verifies(proof: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["export", "--json"])
+    record = json.loads(done.stdout)
+    path = tmp_path / f"{LEASE}.evidence.zip"
+    assert (
+        done.exit_code == 0 and record["path"] == path.name and record["bytes"] == path.stat().st_size and record["tier"] == "client-signed"
+    )
+    assert path.stat().st_mode & 0o777 == 0o600 and verify.verify(path).exit == 0
+    first = path.read_bytes()
+    assert CliRunner().invoke(app, ["export", LEASE[-8:], "--to", "again.zip"]).exit_code == 0
+    assert (tmp_path / "again.zip").read_bytes() == first
+
+
+def test_a_proof_that_does_not_hold_is_not_handed_over(proof: Path, tmp_path: Path) -> None:
+    (proof / "results.json").write_bytes(b"{}")
+    done = CliRunner().invoke(app, ["export"])
+    assert done.exit_code == 5 and "does not hold" in done.stderr and "results.json" in done.stderr
+    assert not list(tmp_path.glob("*.zip"))
+
+
+def test_where_it_cannot_be_written_is_said(proof: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["export", "--to", "/nowhere/at/all.zip"])
+    assert done.exit_code == 4 and "/nowhere/at/all.zip cannot be written" in done.stderr
