@@ -233,6 +233,9 @@ def proof(
 def verify(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="An evidence folder, its zip, or its statement.dsse.json.")],
     require: Annotated[str, typer.Option(help="client, identified, recorded, corroborated or billed.", metavar="TIER")] = "client",
+    allowed_signers: Annotated[
+        Path | None, typer.Option(help="Accept only these keys: a file as ssh-keygen(1) describes it.", metavar="FILE")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check a proof offline, trusting neither gpulease nor whoever handed it over.
@@ -243,7 +246,7 @@ def verify(
     from provisioner.commands import verify_proof
 
     with ending(as_json, usage=3):
-        code, record, text = verify_proof(path, require)
+        code, record, text = verify_proof(path, require, allowed_signers)
         leave(code, record if as_json else text)
 
 

@@ -14,6 +14,9 @@ from provisioner.terminal import ending, leave
 def export(
     lease: Annotated[str | None, typer.Argument(metavar="[LEASE]", help="A lease; without it the newest one.")] = None,
     to: Annotated[Path | None, typer.Option("--to", help="The file to write; here, under the lease's name, if left out.")] = None,
+    sign_ssh: Annotated[
+        str | None, typer.Option("--sign-ssh", help="Also sign with this ssh key; `agent` takes the agent's first.", metavar="KEY")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """The proof of a lease as one file to hand over: a zip that verifies as the folder does.
@@ -21,9 +24,10 @@ def export(
     \b
         gpulease export              of the newest lease, here
         gpulease export 7f3a9k2m --to proof.zip
+        gpulease export --sign-ssh ~/.ssh/id_ed25519
     """
     from provisioner.handing_over import export_proof
 
     with ending(as_json):
-        record, text = export_proof(lease, to)
+        record, text = export_proof(lease, to, sign_ssh)
         leave(0, record if as_json else text)

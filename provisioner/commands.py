@@ -25,7 +25,7 @@ from provisioner.clouds import (
     read_faults,
     rehearsal_folder,
 )
-from provisioner.errors import Exit, GpuleaseError, RefusedError
+from provisioner.errors import Exit, GpuleaseError, RefusedError, UsageError
 from provisioner.lease import LINGER_S, PATIENCE_S, holdings
 from provisioner.model import Verdict
 from provisioner.render import SIMULATED, Story, error_text, table
@@ -294,10 +294,17 @@ def _recheck(folder: ledger.LeaseFolder) -> Coded:
     return _released(folder, "gpulease/recheck/1", verdict, int(code))
 
 
-def verify_proof(path: Path, require: str) -> Coded:
-    from provisioner.evidence import verify
+def verify_proof(path: Path, require: str, allowed_signers: Path | None = None) -> Coded:
+    from provisioner.evidence import sshsig, verify
 
-    report = verify.verify(path, require=require)
+    signers = None
+    if allowed_signers is not None:
+        try:
+            with allowed_signers.open(encoding="utf-8") as file:
+                signers = sshsig.signers(file.read(sshsig.SIGNERS_LIMIT))
+        except (OSError, ValueError) as e:
+            raise UsageError(f"{allowed_signers} cannot be used: {e}", why="it says whose signature is accepted") from None
+    report = verify.verify(path, require=require, signers=signers)
     return report.exit, report.json(), report.text()
 
 

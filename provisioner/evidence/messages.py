@@ -23,6 +23,8 @@ TEMPLATES = {
     "The content may still be genuine; nobody you named vouches for it.",
     "E103": "the envelope is not in its one allowed form (at byte {n}). It was edited or re-saved.",
     "E104": "payload type {t} is not one this version understands ({list}).",
+    "E105": "ssh signature: {principal} was not allowed to sign at {time} (valid {from_} to {to}).",
+    "E106": "ssh signature: {why}. statement.sshsig does not belong to this statement.",
     "E110": "schema: {jsonpath}: {why}.",
     "E111": "predicate {uri} is newer than this verifier. Install gpulease >= {v}.",
     "E120": "{file}: sha256 is {got}, the statement says {want}. The file was changed or swapped.",
@@ -47,7 +49,7 @@ TEMPLATES = {
 UNREADABLE = frozenset({"E001", "E002", "E003", "E111"})
 """These say that we could not look, not that something is wrong: exit 3."""
 
-UNTRUSTED = frozenset({"E102"})
+UNTRUSTED = frozenset({"E102", "E105"})
 """Intact, but not vouched for as asked: exit 2."""
 
 

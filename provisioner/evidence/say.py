@@ -44,7 +44,9 @@ def document(report: Report) -> dict[str, Json]:
         "require": TIER_NAMES[report.require],
         "verdict": _verdict(report),
         "keyid": words.text(report.keyid),
-        "vouched": report.vouched,
+        "vouched": bool(report.vouched),
+        "signer": words.text(report.vouched),
+        "sshKey": report.ssh,
         "layers": [{"name": layer.name, "state": layer.state} | ({"why": layer.why} if layer.why else {}) for layer in report.layers],
         "problems": [p.json() for p in report.problems],
         "warnings": [p.json() for p in report.warnings],
@@ -78,9 +80,9 @@ def _verdict(report: Report) -> list[str]:
         ]
     assert predicate is not None
     first, *rest = words.verdict(predicate)
-    signer = f"Signed with the Ed25519 key {report.keyid[:16]}…, " + (
-        "which you trust." if report.vouched else "which nobody you named vouches for."
-    )
+    key = f"the ssh key {report.ssh}" if report.ssh else f"the Ed25519 key {report.keyid[:16]}…"
+    by = f"vouched for as {words.text(report.vouched)}." if report.vouched else "which nobody you named vouches for."
+    signer = f"Signed with {key}, {by}"
     return [f"{mark}{_reached(report)}. {first}", *rest, signer]
 
 

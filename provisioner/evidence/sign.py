@@ -104,12 +104,21 @@ def opened(raw: bytes, public: bytes) -> tuple[bytes, str]:
     verifier = _verifier(public)
     if verifier is None or verifier.keyid != keyid:
         raise Unsigned(problem("E101", keyid=keyid))
-    pae = b"DSSEv1 %d %b %d %b" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
     try:
-        verifier.verify_signature(Signature(keyid, signature.hex()), pae)
+        verifier.verify_signature(Signature(keyid, signature.hex()), pae(payload))
     except (UnverifiedSignatureError, VerificationError):
         raise Unsigned(problem("E101", keyid=keyid)) from None
     return payload, keyid
+
+
+def pae(payload: bytes) -> bytes:
+    """What is signed: the payload and its type, each with its length, so that neither can be taken for the other."""
+    return b"DSSEv1 %d %b %d %b" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
+
+
+def raw_key(public: bytes) -> bytes:
+    """The 32 bytes of the key in a `signer.pub.json` that `opened` has accepted."""
+    return bytes.fromhex(loads(public[:-1])["keyval"]["public"])
 
 
 def _envelope(raw: bytes) -> tuple[bytes, bytes, str]:

@@ -14,13 +14,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from provisioner.errors import UsageError
-from provisioner.evidence import chain, page, render, sign
+from provisioner.evidence import chain, page, render, sign, sshsig
 from provisioner.evidence.archive import Archive
 from provisioner.evidence.canonical import Malformed, loads
 from provisioner.evidence.compare import different, record_of
@@ -30,7 +30,9 @@ from provisioner.evidence.history import FOREIGN, Nonsense, provider_date, read
 from provisioner.evidence.messages import UNREADABLE, UNTRUSTED, Problem, problem, shown
 from provisioner.evidence.predicate import STATEMENT, opened
 from provisioner.evidence.schema import first_error
+from provisioner.evidence.sshsig import Signer
 from provisioner.evidence.statement import PREDICATE, SCHEMA_MINOR, build
+from provisioner.evidence.trust import vouched_by
 from provisioner.journal import Entry
 from provisioner.model import Json
 
@@ -61,7 +63,8 @@ class Report:
     warnings: list[Problem] = field(default_factory=list)
     predicate: dict[str, Any] | None = None  # only when it was signed, in form, and of a kind we know
     keyid: str = ""
-    vouched: bool = False
+    vouched: str = ""  # by whom: a principal of the allowed signers, or the trusted key's id
+    ssh: str = ""  # the fingerprint of the key in statement.sshsig
     not_covered: list[str] = field(default_factory=list)
 
     @property
@@ -97,6 +100,7 @@ class _Work:
     folder: Source
     report: Report
     trusted: frozenset[str] | None
+    signers: Sequence[Signer] | None
     raw: dict[str, bytes] = field(default_factory=dict)
     payload: bytes | None = None
     statement: dict[str, Any] | None = None
@@ -115,8 +119,11 @@ class _Skipped(Exception):
     """Not run, because of something already reported."""
 
 
-def verify(path: Path, require: str = "client", trusted_keys: Collection[str] | None = None) -> Report:
-    """Check the bundle in that folder. `trusted_keys` are key ids; None accepts any key, and says that it did."""
+def verify(
+    path: Path, require: str = "client", trusted_keys: Collection[str] | None = None, signers: Sequence[Signer] | None = None
+) -> Report:
+    """Check the bundle in that folder. `trusted_keys` are key ids, `signers` the lines of an allowed_signers file; with
+    neither any key is accepted, and the report says that nobody vouches for it."""
     if require not in TIERS:
         raise UsageError(
             f"there is no tier {require!r}", why=f"there are: {', '.join(TIERS)}", next="gpulease verify PATH --require client"
@@ -129,7 +136,7 @@ def verify(path: Path, require: str = "client", trusted_keys: Collection[str] | 
         report.layers = [Layer("files", "failed"), *(Layer(name, "not run", "nothing could be read") for name in LAYERS[1:])]
         return report
     with contextlib.closing(folder):
-        work = _Work(folder, report, None if trusted_keys is None else frozenset(trusted_keys))
+        work = _Work(folder, report, None if trusted_keys is None else frozenset(trusted_keys), signers)
         for name in LAYERS:
             report.layers.append(_run(_STEPS[name], name, work))
     return report
@@ -156,7 +163,12 @@ def _run(step: Callable[[_Work], None], name: str, work: _Work) -> Layer:
 
 
 def _files(work: _Work) -> None:
-    wanted = {"statement.dsse.json": sign.ENVELOPE_LIMIT, "signer.pub.json": sign.PUBLIC_LIMIT, "journal.jsonl": chain.FILE_LIMIT}
+    wanted = {
+        "statement.dsse.json": sign.ENVELOPE_LIMIT,
+        "statement.sshsig": sshsig.LIMIT,
+        "signer.pub.json": sign.PUBLIC_LIMIT,
+        "journal.jsonl": chain.FILE_LIMIT,
+    }
     failed: list[Problem] = []
     for name, limit in wanted.items():
         try:
@@ -173,9 +185,11 @@ def _signature(work: _Work) -> None:
     if "statement.dsse.json" not in work.raw:
         raise _Skipped("there is no statement to check")
     work.payload, work.report.keyid = sign.opened(work.raw["statement.dsse.json"], work.raw.get("signer.pub.json", b""))
-    work.report.vouched = work.trusted is not None and work.report.keyid in work.trusted
-    if work.trusted is not None and not work.report.vouched:
-        raise _Failed(problem("E102", keyid=work.report.keyid, list=", ".join(sorted(work.trusted)) or "none"))
+    keys = [sshsig.ed25519(sign.raw_key(work.raw["signer.pub.json"]))]
+    if "statement.sshsig" in work.raw:
+        keys.append(sshsig.checked(work.raw["statement.sshsig"], sign.pae(work.payload)))
+        work.report.ssh = keys[1].fingerprint
+    work.report.vouched = vouched_by(work.payload, keys, work.report.keyid, work.trusted, work.signers)
 
 
 def _schema(work: _Work) -> None:

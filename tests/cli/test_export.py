@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,42 @@ def test_a_proof_that_does_not_hold_is_not_handed_over(proof: Path, tmp_path: Pa
 def test_where_it_cannot_be_written_is_said(proof: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["export", "--to", "/nowhere/at/all.zip"])
     assert done.exit_code == 4 and "/nowhere/at/all.zip cannot be written" in done.stderr
+
+
+def test_an_ssh_key_signs_as_well_and_whoever_names_it_gets_its_word(proof: Path, tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
+    done = CliRunner().invoke(app, ["export", "--to", "b.zip", "--sign-ssh", "key"])
+    assert done.exit_code == 0, done.stderr
+    (tmp_path / "signers").write_text("alice " + (tmp_path / "key.pub").read_text())
+    checked = CliRunner().invoke(app, ["verify", "b.zip", "--allowed-signers", "signers"])
+    assert checked.exit_code == 0 and "vouched for as alice" in checked.stdout
+    (tmp_path / "signers").write_text("alice " + json.loads(CliRunner().invoke(app, ["export", "--json"]).stdout)["allowedSigners"][4:])
+    assert CliRunner().invoke(app, ["verify", "b.zip", "--allowed-signers", "signers"]).exit_code == 0
+    (tmp_path / "signers").write_text("# nobody\n")
+    assert CliRunner().invoke(app, ["verify", "b.zip", "--allowed-signers", "signers"]).exit_code == 2
+    (tmp_path / "signers").write_text("alice\n")
+    assert CliRunner().invoke(app, ["verify", "b.zip", "--allowed-signers", "signers"]).exit_code == 3
+
+
+def test_a_key_of_the_agent_signs(proof: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", tmp_path / "agent"], stdout=subprocess.DEVNULL)
+    try:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
+        for _ in range(100):  # until it listens
+            if subprocess.run(["ssh-add", "-q", tmp_path / "key"], capture_output=True).returncode == 0:
+                break
+        (tmp_path / "key").unlink()
+        done = CliRunner().invoke(app, ["export", "--to", "b.zip", "--sign-ssh", "agent"])
+        assert done.exit_code == 0, done.stderr
+        assert verify.verify(tmp_path / "b.zip").ssh.startswith("SHA256:")
+    finally:
+        agent.terminate()
+        agent.wait()
+
+
+@pytest.mark.parametrize("key", ["missing", "agent"])
+def test_a_key_that_does_not_sign_stops_it_and_says_why(key: str, proof: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "nobody"))
+    done = CliRunner().invoke(app, ["export", "--sign-ssh", key])
+    assert done.exit_code == 4 and ("did not sign" in done.stderr or "cannot be listed" in done.stderr) and not list(tmp_path.glob("*.zip"))

@@ -156,3 +156,40 @@ def test_the_signing_library_is_loaded_only_when_something_is_signed() -> None:
     check = "import sys, provisioner.evidence.verify, provisioner.evidence.say, provisioner.report.tables; "
     check += "sys.exit(any(m.split('.')[0] in ('securesystemslib', 'cryptography', 'pydantic', 'boto3') for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", check], cwd=Path(__file__).parents[2], check=False).returncode == 0
+
+
+def test_openssl_checks_the_signature_with_nothing_of_ours(tmp_path: Path) -> None:
+    made = sign.sign(STATEMENT, keys())
+    body, public = json.loads(made.raw), json.loads(made.public)["keyval"]["public"]
+    payload, signature = (base64.b64decode(text) for text in (body["payload"], body["signatures"][0]["sig"]))
+    (tmp_path / "signed").write_bytes(sign.pae(payload))
+    (tmp_path / "sig").write_bytes(signature)
+    (tmp_path / "key.der").write_bytes(bytes.fromhex("302a300506032b6570032100" + public))  # RFC 8410's form of the 32 bytes
+    command = [
+        "openssl",
+        "pkeyutl",
+        "-verify",
+        "-pubin",
+        "-keyform",
+        "DER",
+        "-inkey",
+        "key.der",
+        "-rawin",
+        "-in",
+        "signed",
+        "-sigfile",
+        "sig",
+    ]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
+    (tmp_path / "signed").write_bytes(sign.pae(payload + b" "))
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode != 0
+
+
+def test_securesystemslib_checks_the_envelope_as_it_lies_there() -> None:
+    from securesystemslib.dsse import Envelope
+    from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined,unused-ignore]
+
+    made = sign.sign(STATEMENT, keys())
+    public = json.loads(made.public)
+    key = SSlibKey(public["keyid"], public["keytype"], public["scheme"], public["keyval"])
+    assert list(Envelope.from_dict(json.loads(made.raw)).verify([key], 1)) == [made.keyid]
