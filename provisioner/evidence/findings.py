@@ -44,7 +44,7 @@ class Findings:
     def foreign(self) -> bool:
         return self.history.genesis["provider"] in FOREIGN
 
-    def limits(self, cost: Json, *, omitted: bool) -> list[Json]:
+    def limits(self, cost: Json, beside: Json, *, omitted: bool) -> list[Json]:
         """The codes of what all this does not show, in order of the alphabet."""
         history, genesis = self.history, self.history.genesis
         guards = {body["state"] for body in history.of("guard")}
@@ -54,7 +54,7 @@ class Findings:
         said = {
             "account-not-recorded": not self.simulated and not self.foreign,
             "class-unchecked": any(not row["checked"] for row in last_looks),
-            "client-signed-only": True,
+            "client-signed-only": beside["tier"] == "client",
             "clock-was-set": history.steps > 0,
             "cost-open": "totalHiMicroUsd" not in cost and "unpriced" not in cost and not self.foreign,
             "cost-unpriced": "unpriced" in cost,
@@ -62,6 +62,8 @@ class Findings:
             "guard-waived": "waived" in guards or bool(genesis.get("waived")),
             "guards-not-drilled": not armed or not armed <= {body["guard"] for body in history.of("guard") if "drilled" in body},
             "host-not-ours": self.foreign,
+            "identity-is-static": beside["iid"] == "present",
+            "identity-unchecked": beside["iid"].startswith("unchecked("),
             "journal-elsewhere": bool(genesis.get("elsewhere")),
             "journal-rebuilt": bool(genesis.get("rebuilt")),
             "list-price-only": True,
@@ -71,8 +73,8 @@ class Findings:
             "lost-answer": bool(history.unanswered) and self.waited_out,
             "never-launched": not history.asks and not genesis.get("rebuilt") and not genesis.get("elsewhere"),
             "no-baseline": True,
-            "no-cloudtrail": True,
-            "no-identity-document": True,
+            "no-cloudtrail": beside["cloudtrailEvents"] == 0,
+            "no-identity-document": beside["iid"] == "partial" or beside["iid"].startswith("absent("),
             "no-outcome": not history.lines("outcome"),
             "no-verdict": not history.lines("verdict"),
             "not-billed-figures": True,

@@ -35,6 +35,14 @@ LIMITS: dict[str, tuple[str, str]] = {
         "that the machine is off, or what it costs",
         "The machine was rented by somebody else. This run stopped what it had started there, and cannot stop the machine or its bill.",
     ),
+    "identity-is-static": (
+        "that a machine ran after its identity document was made",
+        "The identity documents are AWS's word for the moment at which each machine was begun; they say nothing of what came after.",
+    ),
+    "identity-unchecked": (
+        "whose word the identity documents are",
+        "There are identity documents; whoever made this proof could not check AWS's signature on them, and claims nothing by them.",
+    ),
     "journal-elsewhere": (
         "what the lease had asked for",
         "The lease's own journal is on another machine. Only what carried the lease's tag when it was looked for is known here.",
@@ -63,7 +71,10 @@ LIMITS: dict[str, tuple[str, str]] = {
         "what the provider's own log says",
         "The provider's audit log was not consulted; the request ids are the keys to it.",
     ),
-    "no-identity-document": ("the provider's word that the machine existed", "No identity document signed by the provider was collected."),
+    "no-identity-document": (
+        "the provider's word that the machine existed",
+        "No identity document signed by the provider was collected for every machine.",
+    ),
     "no-outcome": ("how the run ended", "The journal does not say how the run went."),
     "no-verdict": ("that anybody looked at the end", "The journal holds no verdict: the run may not be over."),
     "not-billed-figures": ("the bill", "No billing data were consulted."),

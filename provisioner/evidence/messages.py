@@ -40,9 +40,14 @@ TEMPLATES = {
     "E304": '"clean" is claimed on sweeps {s} s apart; at least {min} s are needed.',
     "E305": "{class_} {id} was created in record {seq} and nothing shows that it is gone.",
     "E401": "cost: {component} comes to {x} from the recorded times and price, the statement says {y}.",
+    "E501": "identity document: not signed by AWS's {region} certificate: {why}.",
+    "E502": "identity document names {field} {a}, the statement says {b}.",
+    "E503": "identity document: launch {a}, statement {b}: {d} s apart.",
     "E512": "attestation {n} carries journal head {h}, which is not in this journal.",
     "E701": "{file} is not what this statement renders to. Read the statement, not the report.",
     "W201": "journal: {n} torn line(s) repaired after a crash at {time}. Normal after power loss or kill.",
+    "W504": "identity document: not identified: no AWS certificate for {region} here (certificates of {date}). "
+    "Pass --iid-cert with the one from {url}.",
     "W602": 'no CloudTrail material in the bundle: {reason}. Tier stays "client-signed".',
 }
 

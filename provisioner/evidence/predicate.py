@@ -12,6 +12,7 @@ from typing import Any
 
 from provisioner.evidence.schema import COUNT, DRILLED, FLAG, LEASE, OUTCOME, PHASE, SHA256, TEXT, TIME, VERDICT, Schema, array, shape
 from provisioner.evidence.statement import PREDICATE, TYPE
+from provisioner.evidence.tiers import TIERS
 
 INTEGER: Schema = {"type": "integer", "minimum": -(2**53) + 1, "maximum": 2**53 - 1}
 
@@ -118,14 +119,19 @@ PREDICATE_SHAPE = shape(
         ),
         "anchors": array(
             shape(
-                {"kind": {"const": "client-token"}, "headPrefix": TEXT, "journalSeq": COUNT},
+                {"kind": {"enum": ["client-token", "user-agent"]}, "headPrefix": TEXT, "journalSeq": COUNT},
                 {"requestId": TEXT, "at": TIME, "atUncertaintyMs": COUNT},
             )
         ),
-        "corroboration": shape({"iid": TEXT, "cloudtrailEvents": COUNT, "digestChain": TEXT, "billed": TEXT}),
+        "corroboration": shape(
+            {"tier": {"enum": list(TIERS)}, "iid": TEXT, "cloudtrailEvents": COUNT, "digestChain": TEXT, "billed": TEXT}
+        ),
         "limits": array(TEXT, 100),
     },
-    {"evaluation": shape({"promptsTotal": COUNT, "ok": COUNT, "failed": COUNT, "resultsSha256": SHA256})},
+    {
+        "evaluation": shape({"promptsTotal": COUNT, "ok": COUNT, "failed": COUNT, "resultsSha256": SHA256}),
+        "supersedes": shape({"sha256": SHA256}),
+    },
 )
 
 STATEMENT: Schema = {

@@ -1,24 +1,18 @@
 """What a verification found, in words and as JSON. The first line names the tier; the next says what is not shown.
 
-There is never one green tick: "client-signed" is all that this version can reach, and the line says so. SIMULATED comes
-before everything else, because a rehearsal's proof has the same form as a real one's.
+There is never one green tick: the line says which tier was reached, and where the statement claims more than could be checked
+here, that too. SIMULATED comes before everything else, because a rehearsal's proof has the same form as a real one's.
 """
 
 from __future__ import annotations
 
-from provisioner.evidence import words
+from provisioner.evidence import tiers, words
 from provisioner.evidence.messages import UNREADABLE, UNTRUSTED
-from provisioner.evidence.verify import Report
+from provisioner.evidence.outcome import Report
+from provisioner.evidence.tiers import NAMES
 from provisioner.model import Json
 
 SCHEMA = "gpulease/verify/1"
-TIER_NAMES = {
-    "client": "client-signed",
-    "identified": "AWS-identified",
-    "recorded": "AWS-recorded",
-    "corroborated": "AWS-corroborated",
-    "billed": "billed",
-}
 
 
 def text(report: Report) -> str:
@@ -40,8 +34,9 @@ def document(report: Report) -> dict[str, Json]:
         "schema": SCHEMA,
         "path": report.path,
         "exit": report.exit,
-        "tier": TIER_NAMES.get(report.tier, "none"),
-        "require": TIER_NAMES[report.require],
+        "tier": NAMES.get(report.tier, "none"),
+        "require": NAMES[report.require],
+        "claimed": "none" if report.predicate is None else NAMES[tiers.claimed(report.predicate)],
         "verdict": _verdict(report),
         "keyid": words.text(report.keyid),
         "vouched": bool(report.vouched),
@@ -89,6 +84,9 @@ def _verdict(report: Report) -> list[str]:
 def _reached(report: Report) -> str:
     if report.problems:
         return "intact, and signed with a key that you do not trust"
-    if report.require != report.tier:
-        return f"{TIER_NAMES[report.tier]}; {TIER_NAMES[report.require]} was asked for and is not reached"
-    return TIER_NAMES[report.tier]
+    assert report.predicate is not None
+    said = NAMES[report.tier]
+    if not tiers.reaches(report.tier, report.require):
+        said += f"; {NAMES[report.require]} was asked for and is not reached"
+    claim = tiers.claimed(report.predicate)
+    return said if tiers.reaches(report.tier, claim) else f"{said} (its maker says {NAMES[claim]}; that could not be checked here)"

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import cost
 from cost import intervals, line_of, meter
-from provisioner.evidence import render, scheduled
+from provisioner.evidence import corroboration, render, scheduled
 from provisioner.evidence.canonical import Malformed, dumps, milliseconds, parse
 from provisioner.evidence.findings import Findings, examine
 from provisioner.evidence.history import MACHINE, Ask, History, Nonsense, Thing, read
@@ -39,12 +40,19 @@ EXCLUDED = ["commitments", "credits", "currency-conversion", "discounts", "log-s
 
 
 def build(
-    entries: Sequence[Entry], files: Mapping[str, str], *, producer: Mapping[str, str], results: bytes | None = None
+    entries: Sequence[Entry],
+    files: Mapping[str, str],
+    *,
+    producer: Mapping[str, str],
+    results: bytes | None = None,
+    aws: corroboration.Aws = MappingProxyType({}),
+    unchecked: str = "",
 ) -> dict[str, Json]:
     """The statement of a journal and of the files beside it (name to sha256; `journal.jsonl` is worked out here).
 
     `results` are the bytes of `results.json`, from which the evaluation's counts come; without them the statement
-    makes no claim about an evaluation. Raises `Nonsense` when the journal does not tell a run.
+    makes no claim about an evaluation. `aws` are the bytes of the files under aws/; `unchecked` is why their maker could not
+    check the identity documents among them, and then claims nothing by them. Raises `Nonsense` when the journal does not tell a run.
     """
     history = read(entries)
     findings = examine(history)
@@ -68,12 +76,13 @@ def build(
         "cost": _cost(history, findings),
         "clock": _clock(history),
         "journal": _journal(history, lines),
-        "anchors": [anchor for ask in history.asks if (anchor := _anchor(history, ask)) is not None],
-        "corroboration": _corroboration(history, findings),
+        "anchors": _anchors(history),
+        "corroboration": corroboration.described(history, aws, simulated=findings.simulated, unchecked=unchecked),
     }
     if results is not None:
         predicate["evaluation"] = _evaluation(results, digests)
-    predicate["limits"] = findings.limits(predicate["cost"], omitted=len(history.lines("sweep")) > SWEEPS_LISTED)
+    omitted = len(history.lines("sweep")) > SWEEPS_LISTED
+    predicate["limits"] = findings.limits(predicate["cost"], predicate["corroboration"], omitted=omitted)
     subject = [("journal.jsonl", hashlib.sha256(b"".join(lines)).hexdigest()), *sorted(digests.items())]
     return {
         "_type": TYPE,
@@ -327,6 +336,17 @@ def _journal(history: History, lines: list[bytes]) -> dict[str, Json]:
     }
 
 
+def _anchors(history: History) -> list[Json]:
+    """Each head of this journal that the provider was shown, in the order of the journal."""
+    found: list[Json] = [anchor for ask in history.asks if (anchor := _anchor(history, ask)) is not None]
+    for entry in history.lines("anchor"):
+        body = entry["body"]
+        made: dict[str, Json] = {"kind": "user-agent", "headPrefix": body["head"], "journalSeq": entry["seq"]}
+        made |= history.moment(entry).fields("at") if history.date(entry) is not None else {}
+        found.append(made | ({"requestId": body["requestId"]} if "requestId" in body else {}))
+    return found
+
+
 def _anchor(history: History, ask: Ask) -> dict[str, Json] | None:
     """The commitment to everything written before it that a create's token carries to the provider."""
     head = ask.body["token"].rpartition("-")[2]
@@ -338,11 +358,6 @@ def _anchor(history: History, ask: Ask) -> dict[str, Json] | None:
     if "run" in (said := _request(ask, "run")):
         made["requestId"] = said["run"]
     return made
-
-
-def _corroboration(history: History, findings: Findings) -> dict[str, Json]:
-    why = "simulated" if findings.simulated else "not-collected" if history.genesis["provider"] == "aws" else "not-aws"
-    return {"iid": f"absent({why})", "cloudtrailEvents": 0, "digestChain": f"absent({why})", "billed": f"absent({why})"}
 
 
 def _evaluation(results: bytes, digests: Mapping[str, str]) -> dict[str, Json]:

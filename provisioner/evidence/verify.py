@@ -1,7 +1,7 @@
 """Takes a bundle apart and says what holds: offline, bounded, and without believing anything it has not checked.
 
 The layers run in order, each as far as the ones before it allow: files, signature, schema, digests, journal, statement,
-anchors, cost, rendering. A layer stops at its first failure; the others still run, and all are reported. Nothing is
+anchors, identity, cost, rendering. A layer stops at its first failure; the others still run, and all are reported. Nothing is
 parsed before its signature was checked, and then it is the signed bytes that are parsed.
 
 The idea that carries it: the statement is derived once more from the journal, by the very function that made it, and
@@ -20,77 +20,33 @@ from pathlib import Path
 from typing import Any
 
 from provisioner.errors import UsageError
-from provisioner.evidence import chain, page, render, sign, sshsig
+from provisioner.evidence import chain, identified, page, render, sign, sshsig
 from provisioner.evidence.archive import Archive
 from provisioner.evidence.canonical import Malformed, loads
 from provisioner.evidence.compare import different, record_of
+from provisioner.evidence.corroboration import IDENTITY, unchecked
 from provisioner.evidence.files import NAME, Folder, Source, Unreadable
 from provisioner.evidence.findings import examine
 from provisioner.evidence.history import FOREIGN, Nonsense, provider_date, read
-from provisioner.evidence.messages import UNREADABLE, UNTRUSTED, Problem, problem, shown
+from provisioner.evidence.messages import Problem, problem, shown
+from provisioner.evidence.outcome import Layer, Report
 from provisioner.evidence.predicate import STATEMENT, opened
 from provisioner.evidence.schema import first_error
 from provisioner.evidence.sshsig import Signer
 from provisioner.evidence.statement import PREDICATE, SCHEMA_MINOR, build
+from provisioner.evidence.tiers import TIERS
 from provisioner.evidence.trust import vouched_by
 from provisioner.journal import Entry
 from provisioner.model import Json
 
-TIERS = ("client", "identified", "recorded", "corroborated", "billed")
-LAYERS = ("files", "signature", "schema", "digests", "journal", "statement", "anchors", "cost", "rendering")
+LAYERS = ("files", "signature", "schema", "digests", "journal", "statement", "anchors", "identity", "cost", "rendering")
 RENDERED: dict[str, Callable[[Json, bytes | None], bytes]] = {"report.html": page.page, "report.md": render.report}
 OWN = frozenset({"statement.dsse.json", "statement.sshsig", "signer.pub.json", *RENDERED})
-NOT_DERIVED = frozenset({"cost", "schemaMinor", "rendererVersion"})
+NOT_DERIVED = frozenset({"cost", "schemaMinor", "rendererVersion", "supersedes"})
+AWS_LIMIT = 64 << 20
+"""Of one file under aws/: CloudTrail's log files of a busy account are the largest."""
 SKEW_MS = 2000
 """Two front ends of one provider may be a second apart, and their dates are whole seconds."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    name: str
-    state: str  # "ok", "failed", "not run"
-    why: str = ""
-
-
-@dataclass
-class Report:
-    """What was found. `tier` is the strongest that was reached, "" for none."""
-
-    path: str
-    require: str
-    layers: list[Layer] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    warnings: list[Problem] = field(default_factory=list)
-    predicate: dict[str, Any] | None = None  # only when it was signed, in form, and of a kind we know
-    keyid: str = ""
-    vouched: str = ""  # by whom: a principal of the allowed signers, or the trusted key's id
-    ssh: str = ""  # the fingerprint of the key in statement.sshsig
-    not_covered: list[str] = field(default_factory=list)
-
-    @property
-    def tier(self) -> str:
-        return "client" if self.predicate is not None and not self.problems else ""
-
-    @property
-    def exit(self) -> int:
-        """0 consistent and the tier reached, 1 contradiction or tampering, 2 intact and not reached, 3 unreadable."""
-        codes = {p.code for p in self.problems}
-        if codes - UNREADABLE - UNTRUSTED:
-            return 1
-        if codes & UNREADABLE:
-            return 3
-        return 2 if codes or self.require != self.tier else 0
-
-    def text(self) -> str:
-        """In words; see `say`."""
-        from provisioner.evidence import say
-
-        return say.text(self)
-
-    def json(self) -> dict[str, Json]:
-        from provisioner.evidence import say
-
-        return say.document(self)
 
 
 @dataclass
@@ -107,6 +63,8 @@ class _Work:
     chain: chain.Chain | None = None
     rebuilt: dict[str, Any] | None = None
     results: bytes | None = None
+    aws: dict[str, bytes] = field(default_factory=dict)
+    certificates: Sequence[bytes] = ()
 
 
 class _Failed(Exception):
@@ -120,10 +78,16 @@ class _Skipped(Exception):
 
 
 def verify(
-    path: Path, require: str = "client", trusted_keys: Collection[str] | None = None, signers: Sequence[Signer] | None = None
+    path: Path,
+    require: str = "client",
+    trusted_keys: Collection[str] | None = None,
+    signers: Sequence[Signer] | None = None,
+    *,
+    certificates: Sequence[bytes] = (),
 ) -> Report:
     """Check the bundle in that folder. `trusted_keys` are key ids, `signers` the lines of an allowed_signers file; with
-    neither any key is accepted, and the report says that nobody vouches for it."""
+    neither any key is accepted, and the report says that nobody vouches for it. `certificates` (PEM) are trusted for
+    identity documents beside those that ship."""
     if require not in TIERS:
         raise UsageError(
             f"there is no tier {require!r}", why=f"there are: {', '.join(TIERS)}", next="gpulease verify PATH --require client"
@@ -137,6 +101,7 @@ def verify(
         return report
     with contextlib.closing(folder):
         work = _Work(folder, report, None if trusted_keys is None else frozenset(trusted_keys), signers)
+        work.certificates = certificates
         for name in LAYERS:
             report.layers.append(_run(_STEPS[name], name, work))
     return report
@@ -247,6 +212,9 @@ def _digest(work: _Work, name: str) -> str | None:
     if name == "results.json":
         work.results = work.folder.read(name, render.RESULTS_LIMIT)
         return hashlib.sha256(work.results).hexdigest()
+    if name.startswith("aws/"):
+        work.aws[name] = work.folder.read(name, AWS_LIMIT)
+        return hashlib.sha256(work.aws[name]).hexdigest()
     return work.folder.sha256(name)
 
 
@@ -300,7 +268,8 @@ def _statement(work: _Work) -> None:
     results = work.results if "evaluation" in predicate else None
     if "evaluation" in predicate and results is None:
         raise _Skipped("the results that the statement counts are not there, or were changed")
-    work.rebuilt = build(entries, files, producer=predicate["producer"], results=results)
+    why = unchecked(predicate["corroboration"]["iid"])
+    work.rebuilt = build(entries, files, producer=predicate["producer"], results=results, aws=work.aws, unchecked=why)
     later = predicate["schemaMinor"] > SCHEMA_MINOR
     rebuilt = {k: v for k, v in work.rebuilt["predicate"].items() if k not in NOT_DERIVED}
     stated = {k: v for k, v in predicate.items() if k not in NOT_DERIVED}
@@ -320,6 +289,19 @@ def _anchors(work: _Work) -> None:
         entry = work.chain.entries[at] if at < len(work.chain.entries) else None
         if entry is None or not entry["prev"].startswith(anchor["headPrefix"]):
             raise _Failed(problem("E512", n=n, h=anchor["headPrefix"]))
+
+
+def _identity(work: _Work) -> None:
+    if work.rebuilt is None or work.statement is None:
+        raise _Skipped("the statement could not be derived again")
+    if not any(name.startswith(IDENTITY) for name in work.aws):
+        raise _Skipped("there is no identity document")
+    whole, wrong, unknown = identified.doubts(work.statement["predicate"], work.aws, work.certificates)
+    work.report.warnings += unknown
+    if wrong:
+        raise _Failed(*wrong)
+    if whole:
+        work.report.shown.add("identified")
 
 
 def _cost(work: _Work) -> None:
@@ -368,6 +350,7 @@ _STEPS: dict[str, Callable[[_Work], None]] = {
     "journal": _journal,
     "statement": _statement,
     "anchors": _anchors,
+    "identity": _identity,
     "cost": _cost,
     "rendering": _rendering,
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from provisioner.clean import clean
-from provisioner.evidence import limits
+from provisioner.evidence import limits, tiers
 from provisioner.model import Json
 
 Predicate = dict[str, Any]
@@ -43,7 +43,7 @@ def verdict(predicate: Predicate) -> list[str]:
 
 def first(predicate: Predicate) -> list[str]:
     """The first lines of every rendering: the tier that the statement can reach, then what it says."""
-    return [f"{simulated(predicate)}client-signed.", *verdict(predicate)]
+    return [f"{simulated(predicate)}{tiers.NAMES[tiers.claimed(predicate)]}.", *verdict(predicate)]
 
 
 def simulated(predicate: Predicate) -> str:
