@@ -325,7 +325,7 @@ def drill(
 
 @app.command("show", epilog=PLAIN_CODES)
 def show_shipped(
-    what: Annotated[str, typer.Argument(metavar="profiles|playbooks|evals|providers|schema", help="What to show.")],
+    what: Annotated[str, typer.Argument(metavar="profiles|playbooks|evals|providers|schema|auditor", help="What to show.")],
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Which one; for schema: profile, playbook, predicate.")] = None,
 ) -> None:
     """What ships with gpulease, and the JSON Schemas for an editor.
@@ -334,6 +334,7 @@ def show_shipped(
         gpulease show profiles
         gpulease show profile smoke
         gpulease show schema profile > profile.schema.json
+        gpulease show auditor > verify_shutdown.py
     """
     from provisioner.shipped import shipped
 

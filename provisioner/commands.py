@@ -303,7 +303,9 @@ def verify_proof(path: Path, require: str, allowed_signers: Path | None = None) 
             with allowed_signers.open(encoding="utf-8") as file:
                 signers = sshsig.signers(file.read(sshsig.SIGNERS_LIMIT))
         except (OSError, ValueError) as e:
-            raise UsageError(f"{allowed_signers} cannot be used: {e}", why="it says whose signature is accepted") from None
+            raise UsageError(
+                f"{allowed_signers} cannot be used: {e}", why="it says whose signature is accepted", next="docs/proof.md"
+            ) from None
     report = verify.verify(path, require=require, signers=signers)
     return report.exit, report.json(), report.text()
 

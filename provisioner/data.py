@@ -1,6 +1,6 @@
 """Where the YAML and JSONL that ship with gpulease are, in a checkout and in an installed wheel.
 
-The only place that knows both layouts: `profiles/` and `playbooks/` stand beside the package in a checkout and
+The only place that knows both layouts: `profiles/`, `playbooks/` and `auditor/` stand beside the package in a checkout and
 under `provisioner/_data/` in the wheel (see `pyproject.toml`).
 """
 
@@ -11,7 +11,7 @@ from importlib.resources.abc import Traversable
 
 
 def folder(name: str) -> Traversable:
-    """The shipped folder of that name: "profiles" or "playbooks"."""
+    """The shipped folder of that name: "profiles", "playbooks" or "auditor"."""
     package = files("provisioner")
     shipped = package / "_data" / name
     return shipped if shipped.is_dir() else package / ".." / name

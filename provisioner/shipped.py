@@ -19,6 +19,8 @@ def shipped(what: str, name: str | None) -> str:
     from provisioner.evals import cases
     from provisioner.remote import playbook
 
+    if what == "auditor":
+        return folder("auditor").joinpath("verify_shutdown.py").read_text(encoding="utf-8").removesuffix("\n")
     kinds = {"profile": profile.names, "playbook": playbooks, "eval": cases.names, "provider": providers.names}
     singular = what.removesuffix("s")
     if what == "schema":
@@ -34,7 +36,7 @@ def shipped(what: str, name: str | None) -> str:
     if singular not in kinds:
         raise UsageError(
             f"nothing shipped is called {what!r}",
-            why="there are: profiles, playbooks, evals, providers, schema",
+            why="there are: profiles, playbooks, evals, providers, schema, auditor",
             next="gpulease show profiles",
         )
     known = kinds[singular]()

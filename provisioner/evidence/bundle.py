@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from provisioner.data import folder as folder_of
 from provisioner.errors import RunError
 from provisioner.evidence import chain, page, render, sign, statement
 from provisioner.evidence.files import FILE_LIMIT, NAME, Folder, Unreadable
@@ -38,6 +39,7 @@ def seal(run: Path, out: Path, keys: Path, *, version: str) -> dict[str, Json]:
             sealed = [e["body"].get("files", {}) for e in read.entries if e["kind"] == "seal"]
             names = [name for name in (sealed[-1] if sealed else COVERED) if name in folder.names and name != "journal.jsonl"]
             files = {name: folder.read(name, LIMITS.get(name, FILE_LIMIT)) for name in names}
+        files["README.md"] = readme(run.name)
         journal = journal[: len(journal) - len(read.torn)]
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         producer = {"name": "gpulease", "version": version, "pythonVersion": platform.python_version()}
@@ -47,6 +49,36 @@ def seal(run: Path, out: Path, keys: Path, *, version: str) -> dict[str, Json]:
     write(out, made, sign.sign(made, keys), journal, files)
     return made
 
+
+def readme(lease: str) -> bytes:
+    """How to check it, with ours and without; signed as the other files are, so nobody can send a sceptic to another script."""
+    auditor = folder_of("auditor").joinpath("verify_shutdown.py").read_bytes()
+    return README.format(lease=lease, sha256=hashlib.sha256(auditor).hexdigest()).encode()
+
+
+README = """# Shutdown proof of {lease}
+
+Open report.html to read it. Do not believe it: check it, offline.
+
+    gpulease verify {lease}.evidence
+
+Without gpulease: one file of Python that can be read in one sitting and needs nothing but Python 3.11 (and OpenSSL, or the package
+`cryptography`). `gpulease show auditor` prints it, and it is in the sources as auditor/verify_shutdown.py:
+
+    sha256  {sha256}
+
+    python3 verify_shutdown.py {lease}.evidence
+
+| file | is |
+|---|---|
+| statement.dsse.json | the signed statement: a DSSE envelope around an in-toto statement |
+| signer.pub.json | the public key of that signature; it says nothing about whose it is |
+| journal.jsonl | what was done and seen, line by line, a hash chain; all of the statement follows from it |
+| results.json, samples.jsonl, profile.yaml | what was measured and asked for, where there is any |
+| report.html, report.md | the statement in words; made from it and compared with it |
+
+What the statement does not show stands in the statement, under `limits`, and in the report, in sentences.
+"""
 
 LIMITS = {"results.json": render.RESULTS_LIMIT, "profile.yaml": 1 << 20}
 

@@ -1,6 +1,6 @@
 """Who vouches for a signature: the reader's own list of keys, never the bundle's word for itself.
 
-A proof is signed with the key that gpulease made, and may be signed with an ssh key beside it; either counts. The time
+A proof is signed with a key of its own, made here, and may be signed with an ssh key beside it; either counts. The time
 that a line of allowed signers is held against is the one at which the signer says to have sealed: nothing else is known
 of it. Whoever stole a key can say an earlier one, so a line is taken out when its key is lost, not only limited.
 """

@@ -63,7 +63,7 @@ def test_seal_makes_the_proof_of_a_leases_folder_from_what_the_journal_sealed(tm
     run = run_folder(tmp_path / LEASE, journals.normal(), server_log=b"not to be handed over", api_key=b"secret")
     made = bundle.seal(run, tmp_path / f"{LEASE}.evidence", keys(), version="1.0.0")
     assert verify.verify(tmp_path / f"{LEASE}.evidence").exit == 0
-    assert [s["name"] for s in made["subject"]] == ["journal.jsonl", *sorted(FILES)]
+    assert [s["name"] for s in made["subject"]] == ["journal.jsonl", "README.md", *sorted(FILES)]
     assert not (tmp_path / f"{LEASE}.evidence" / "server.log").exists()
 
 

@@ -39,7 +39,7 @@ def test_a_wheel_claims_exactly_two_import_names(built: Built) -> None:
 
 def test_every_file_of_the_packages_is_in_the_wheel(built: Built) -> None:
     """Data files too, and the marker that types are inside."""
-    moved = {"playbooks": "provisioner/_data/playbooks", "profiles": "provisioner/_data/profiles"}
+    moved = {name: f"provisioner/_data/{name}" for name in ("auditor", "playbooks", "profiles")}
     ours = {
         "/".join((moved.get(path.parts[0], path.parts[0]), *path.parts[1:]))
         for path in files_of_the_checkout()
@@ -49,6 +49,7 @@ def test_every_file_of_the_packages_is_in_the_wheel(built: Built) -> None:
     assert {
         "provisioner/py.typed",
         "cost/py.typed",
+        "provisioner/_data/auditor/verify_shutdown.py",
         "provisioner/_data/profiles/smoke.yaml",
         "provisioner/_data/profiles/evals/smoke.jsonl",
     } <= ours
