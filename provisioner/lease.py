@@ -30,6 +30,7 @@ LINGER_S = 1800.0
 """Looked on for so much longer where all that is left is leaving and bills no more: EC2 takes over 19 minutes to shut down bare metal."""
 LONGEST_PAUSE_S = 15.0
 NOT_SHOWN = "not shown yet"
+NOT_FOUND = "not-found"  # what providers call the state of what they show no more: an end that nobody saw
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Holdings:
     kinds: set[str] = field(default_factory=set)  # what was ever asked for or met: these must be listed before "nothing is left"
     resources: dict[str, Resource] = field(default_factory=dict)
     unshown: dict[str, float] = field(default_factory=dict)  # created, but not yet shown when asked about: id -> when created
+    unended: set[str] = field(default_factory=set)  # made by us, billed, and never seen ending; to be found missing is not that
     asked: bool = False  # was anything ever asked for?
     rebuilt: bool = False  # an earlier journal was damaged: what it knew is lost
     elsewhere: bool = False  # its journal is on another machine: what the tag shows is all that is known here
@@ -64,6 +66,7 @@ def holdings(entries: list[Entry]) -> Holdings:
                 held.intents.pop(body["intentSeq"], None)
                 held.resources[body["id"]] = resource_of(body)
                 held.unshown[body["id"]] = instant(entry["at"]["wall"])
+                held.unended.update([body["id"]] if body["billed"] else [])
             case "observe", _:
                 resource = resource_of(body)
                 held.unshown.pop(resource.id, None)
@@ -74,6 +77,9 @@ def holdings(entries: list[Entry]) -> Holdings:
                 answered = [seq for seq, token in held.intents.items() if token == resource.token]
                 for seq in answered:
                     del held.intents[seq]
+                    held.unended.add(resource.id)
+                if resource.phase is Phase.LEAVING or (resource.phase is Phase.GONE and resource.state != NOT_FOUND):
+                    held.unended.discard(resource.id)
             case "verdict", _:
                 held.verdict = Verdict(body["verdict"])
     return held
@@ -122,6 +128,9 @@ class Lease:
         anchor(self.provider, self.id, self.journal)
         answer = {"op": "create", "intentSeq": intent["seq"], "class": kind}
         try:
+            if self._clock.now() >= instant(spec.deadline):
+                # A process that was stopped, or slept with its laptop, goes on here: by now others may have said "released".
+                raise NotCreated(f"the lease ended at {spec.deadline}, before {kind} was asked for", provider_code="DeadlinePassed")
             resource = self.provider.create(kind, spec, lease=self.id, token=token, made=self.made_in(spec.offer.region))
         except NotCreated as e:
             self.journal.append("failed", {**answer, "code": e.provider_code, "why": e.what, "requestId": e.request_id})
@@ -229,6 +238,7 @@ def release(
     tell = _unbreakable(tell)
     started = clock.counting()
     quiet_since: float | None = None
+    unbilled_since = quiet_since
     pause, seen, left, lingering = first_pause, Verdict.UNPROVEN, list[Resource](), False
     while True:
         held = holdings(journal.entries)
@@ -245,6 +255,8 @@ def release(
             # Who may not list may still be allowed to end what the journal knows by name.
             left = [replace(r, lease=id) for r in holdings(journal.entries).resources.values() if r.phase is not Phase.GONE]
         else:
+            billed = any(r.billed for r in left)
+            unbilled_since = None if billed else clock.counting() if unbilled_since is None else unbilled_since
             if left:
                 quiet_since = None
                 costs = any(r.billed and r.phase is not Phase.LEAVING for r in left)
@@ -254,8 +266,11 @@ def release(
                 # A damaged journal may have known of more than a tag shows: that can never be called released.
                 enough = clock.counting() - quiet_since >= needed and not held.rebuilt
                 seen = Verdict.RELEASED if enough else Verdict.UNPROVEN
-        # What costs money first. What is free (a security group) is in use until that has gone, and would refuse.
-        for resource in [r for r in left if r.billed] or left:
+        # What costs money first. What is free stays until a second look where a machine was merely not found: a guard is free too.
+        held = holdings(journal.entries)
+        twice = unbilled_since is not None and clock.counting() - unbilled_since >= provider.traits.second_look_s
+        sure = (twice and seen is not Verdict.UNPROVEN) or not (held.unended or held.elsewhere or held.rebuilt)
+        for resource in [r for r in left if r.billed] or (left if sure else []):
             _ask(id, resource, provider, journal, tell)
         now = clock.counting()
         quiet = 0.0 if quiet_since is None else now - quiet_since

@@ -132,7 +132,7 @@ def spec(image: str, offer: Offer) -> LaunchSpec:
     return LaunchSpec(
         offer=offer,
         disk_gib=60,
-        deadline="2026-11-21T15:00:00Z",
+        deadline="2030-11-21T15:00:00Z",
         user_data=b"#cloud-config\n{}\n",
         ingress_cidr="203.0.113.7/32",
     )

@@ -99,7 +99,7 @@ def test_a_lease_that_the_engine_itself_released_can_be_proven(tmp_path: Path) -
     with Journal(run / "journal.jsonl", clock) as journal:
         journal.append("genesis", {"lease": lease, "provider": "sim", "settings": cloud.settings(), "simulated": True})
         with hold(lease, cloud, journal, clock) as held:
-            spec = LaunchSpec(cloud.offers(Requirements())[0], 60, "2026-11-21T15:00:00Z")
+            spec = LaunchSpec(cloud.offers(Requirements())[0], 60, "2030-11-21T15:00:00Z")
             for kind in cloud.steps(spec):
                 held.create(kind, spec)
             clock.sleep(30)
