@@ -7,7 +7,8 @@ answer. The rules, per machine:
 - earliest end: the last answer that showed it running, or, when the provider says that an API call ended it, the
   moment our first such call was announced; latest end: the first answer that showed it leaving or gone, or accepted the call;
 - never seen running: it may have cost nothing, so it counts from nothing to everything;
-- a create that was neither answered nor found is the same, until a verdict of "released" says nothing came of it.
+- a create that was neither answered nor found is the same, until a verdict of "released" says nothing came of it;
+- a fleet counts as the machine that it makes: from its intent until that machine is seen, or it is seen gone itself.
 
 Local wall times are moved onto the provider's clock by the smallest and largest offset seen between the two, so a
 laptop whose clock is wrong widens the bars and does not falsify them.
@@ -27,6 +28,7 @@ from cost.prices import UnknownPrice
 from cost.quote import Line, line_of
 
 MACHINES = ("instance",)
+MAKERS = ("fleet",)  # asked for instead of a machine, and makes one
 DISKS = ("volume",)
 
 
@@ -87,7 +89,7 @@ def lines(genesis: Mapping[str, Any]) -> list[Line]:
 def intervals(entries: Sequence[Mapping[str, Any]], now_ms: int) -> list[Interval]:
     """Everything billed in one lease's journal, machines and disks; `now_ms` ends what is still running."""
     when = _clock(entries)
-    seen, unanswered, released = _read(entries, when)
+    seen, unanswered, released, closed = _read(entries, when)
     # After "released" nothing more is billed, however long ago that was.
     now = released if released is not None else max([now_ms, *(when(entry)[1] for entry in entries[-1:])])
     found = [_interval(thing, now, settled=released is not None) for thing in seen.values()]
@@ -96,17 +98,24 @@ def intervals(entries: Sequence[Mapping[str, Any]], now_ms: int) -> list[Interva
             lo, hi = when(entry)
             params = entry["body"].get("params", {})
             machine, own = str(params.get("type") or ""), _own_lines(params)
-            kind = str(entry["body"].get("class"))
-            found.append(Interval(token, kind, lo, hi, hi, now, certain=False, open=True, machine=machine, lines=own, priced=machine))
+            asked = str(entry["body"].get("class"))
+            kind, end = (MACHINES[0] if asked in MAKERS else asked), max(hi, min(now, closed.get(token, now)))
+            open = token not in closed
+            found.append(Interval(token, kind, lo, hi, hi, end, certain=False, open=open, machine=machine, lines=own, priced=machine))
     machines = [i for i in found if i.kind in MACHINES]
     disks = [i for i in found if i.kind in DISKS]
     return machines + _disks(machines, disks, seen)
 
 
-def _read(entries: Sequence[Mapping[str, Any]], when: Any) -> tuple[dict[str, _Seen], dict[str, Mapping[str, Any]], int | None]:
+def _read(
+    entries: Sequence[Mapping[str, Any]], when: Any
+) -> tuple[dict[str, _Seen], dict[str, Mapping[str, Any]], int | None, dict[str, int]]:
+    """What was seen, which creates are unanswered, when all was released, and when what makes machines was seen gone."""
     seen: dict[str, _Seen] = {}
     intents: dict[int, Mapping[str, Any]] = {}
     unanswered: dict[str, Mapping[str, Any]] = {}
+    makers: dict[str, Mapping[str, Any]] = {}
+    closed: dict[str, int] = {}
     released: int | None = None
     for entry in entries:
         body, kind = entry["body"], entry["kind"]
@@ -114,9 +123,11 @@ def _read(entries: Sequence[Mapping[str, Any]], when: Any) -> tuple[dict[str, _S
             released = when(entry)[1] if body.get("verdict") == "released" else None
         elif kind == "intent" and body.get("op") == "create":
             released = None
-            if body.get("class") in (*MACHINES, *DISKS):
+            if body.get("class") in (*MACHINES, *DISKS, *MAKERS):
                 intents[entry["seq"]] = entry
                 unanswered[str(body.get("token"))] = entry
+            if body.get("class") in MAKERS:
+                makers[str(body.get("token"))] = entry
         elif kind == "intent" and body.get("id") in seen:
             thing = seen[body["id"]]
             thing.removing = [*(thing.removing or []), when(entry)]
@@ -138,7 +149,8 @@ def _read(entries: Sequence[Mapping[str, Any]], when: Any) -> tuple[dict[str, _S
                 if body.get("previousState") == "running":
                     seen[body["id"]].ran_until_removed = True
         elif kind == "observe" and body.get("class") in (*MACHINES, *DISKS):
-            found = unanswered.pop(str(body.get("token")), None)
+            # A fleet may make more than one: each was asked for as the fleet was.
+            found = unanswered.pop(str(body.get("token")), None) or makers.get(str(body.get("token")))
             thing = seen.setdefault(body["id"], _Seen(body["id"], body["class"]))
             if found is not None:
                 _priced(thing, found)  # its answer was lost; the token says which request it came of
@@ -149,7 +161,9 @@ def _read(entries: Sequence[Mapping[str, Any]], when: Any) -> tuple[dict[str, _S
                 thing.ended = [*(thing.ended or []), _answer(entry, when)]
             if thing.asked is None and thing.launched is None:
                 thing.asked = _answer(entry, when)
-    return seen, unanswered, released
+        elif kind == "observe" and body.get("class") in MAKERS and body.get("phase") == "gone":
+            closed.setdefault(str(body.get("token")), _answer(entry, when)[1])
+    return seen, unanswered, released, closed
 
 
 def _priced(thing: _Seen, intent: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from provisioner.errors import Exit, GpuleaseError, Interrupted, MissedThreshold
 from provisioner.journal import Entry, Journal
 from provisioner.lease import LINGER_S, PATIENCE_S, Holdings, holdings, release
 from provisioner.ledger import LeaseFolder
-from provisioner.model import Clock, Outcome, Provider, Verdict
+from provisioner.model import MAKES_MACHINES, Clock, Outcome, Phase, Provider, Verdict
 from provisioner.scope import Cancelled, SystemClock
 
 SIMULATED_PATIENCE_S = 120.0
@@ -78,7 +78,9 @@ def launched(entries: Sequence[Entry]) -> bool:
     # What is free (a security group, a schedule) is no machine, and a create of it is followed by no bill.
     free = {e["body"]["class"] for e in entries if e["kind"] in ("done", "observe") and e["body"].get("billed") is False}
     asked = {e["seq"]: e["body"]["class"] for e in entries if e["kind"] == "intent" and e["body"]["op"] == "create"}
-    return any(r.billed for r in held.resources.values()) or any(asked[seq] not in free for seq in held.intents)
+    # What makes machines and went without having made one was none either.
+    billed = [r for r in held.resources.values() if r.billed and not (r.kind in MAKES_MACHINES and r.phase is Phase.GONE)]
+    return bool(billed) or any(asked[seq] not in free for seq in held.intents)
 
 
 def outcome_of(error: BaseException | None, entries: Sequence[Entry]) -> Outcome:
@@ -184,10 +186,14 @@ def hourly(entries: Sequence[Entry]) -> int | None:
     The last machine that was asked for, at its own offer's prices: after a refusal that is no longer the first offer.
     """
     genesis: dict[str, Any] = next((e["body"] for e in entries if e["kind"] == "genesis"), {})
-    asked = [e["body"] for e in entries if e["kind"] == "intent" and e["body"]["op"] == "create" and e["body"]["class"] == "instance"]
+    asked = [e["body"] for e in entries if asks_for_a_machine(e)]
     quote = next((body["params"]["quote"] for body in reversed(asked) if body.get("params", {}).get("quote")), genesis.get("quote", {}))
     lines = quote.get("lines", [])
     return sum(int(line["microUsdPerHour"]) for line in lines) if lines else None
+
+
+def asks_for_a_machine(entry: Entry) -> bool:
+    return entry["kind"] == "intent" and entry["body"]["op"] == "create" and entry["body"]["class"] in ("instance", *MAKES_MACHINES)
 
 
 def now_line(entries: Sequence[Entry]) -> str:
@@ -219,12 +225,13 @@ def ends_without_us(entries: Sequence[Entry]) -> str:
     for e in entries:
         if e["kind"] == "guard":
             seen[e["body"]["guard"]] = e["body"]
-        elif e["kind"] == "intent" and e["body"]["op"] == "create" and e["body"]["class"] == "instance":
+        elif asks_for_a_machine(e):
             seen.clear()  # what stands on one machine says nothing of the next
     words = {
         "guest-lease": "the machine itself, when it does not hear from us",
         "guest-timer": "its own timer",
         "schedule": "the schedule at the provider",
+        "fleet": "the fleet that made it",
     }
     stand = [name for name in words if seen.get(name, {}).get("state") in ("armed", "read-back")]
     if not stand:

@@ -95,21 +95,23 @@ def launching(target: Target, ready: Ready, tell: Callable[[str], None] = lambda
     """What only a launch needs to know of a real account: that we may log in, for long enough, and where we come from."""
     provider: Any = ready.provider
     regions = [offer.region for offer in ready.plan.offers]
-    waived = ready.plan.profile.waived
+    waived, fleet = ready.plan.profile.waived, ready.plan.profile.launch.fleet
     if target.rehearse and provider.traits.schedules:
         prepare(provider, regions)
     if target.rehearse or provider.name != "aws":
+        guards.check_fleet(provider, fleet)
         guards.check_schedule(provider, regions, waived)
         return ready.access
     from provisioner import caller
     from provisioner.providers import aws_login
 
     provider.identity()
-    guarded = guards.at_the_provider(provider, regions, waived)
+    guards.check_fleet(provider, fleet)
+    guarded = guards.at_the_provider(provider, regions, waived, fleet)
     warning = aws_login.require(provider.login(), ready.plan.max_seconds, time.time(), guarded)
     if warning:
         tell(warning)
-    if not guarded:
+    if not guarded or fleet:
         guards.check_schedule(provider, regions, waived)  # says what is missing, unless the profile waives it
     reach = ready.plan.profile.launch.reach
     if reach == "address":

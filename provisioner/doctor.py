@@ -152,7 +152,8 @@ def _aws(target: Target) -> Iterator[Finding]:
     def login() -> str:
         if target.profile:
             with planned(target) as ready:
-                guarded = guards.at_the_provider(asked[0], [asked[0].region], ready.plan.profile.waived)
+                wanted = ready.plan.profile
+                guarded = guards.at_the_provider(asked[0], [asked[0].region], wanted.waived, wanted.launch.fleet)
                 aws_login.require(found := asked[0].login(), ready.plan.max_seconds, time.time(), guarded)
                 return str(found.text())
         aws_login.require(found := asked[0].login(), 0, time.time(), guards.at_the_provider(asked[0], [asked[0].region], ()))
@@ -174,13 +175,17 @@ def _guards(provider: Any, target: Target) -> Iterator[Finding]:
     wanted = None
     with contextlib.suppress(GpuleaseError):  # the profile has a finding of its own
         wanted = profile.load(target.profile) if target.profile else None
+    fleet = bool(wanted and wanted.launch.fleet)
+    if fleet:
+        yield _try("fleets at AWS", lambda: _fleets(provider))
     for region in (wanted.requirements.regions if wanted and not target.region else ()) or (provider.region,):
         if wanted and guards.SCHEDULE in wanted.waived:
             yield Finding(f"guard at AWS, {region}", SKIPPED, "the profile waives it")
         else:
             there = type(provider)(region, provider.account.profile, provider.account.endpoint)
             yield _try(f"guard at AWS, {region}", lambda there=there: _prepared(there))  # type: ignore[misc]
-        found = {name: drills.last(provider.account_id, region, name) for name in guards.NAMES}
+        names = [name for name in guards.NAMES if name != guards.FLEET or fleet]
+        found = {name: drills.last(provider.account_id, region, name) for name in names}
         said = [f"{name} {drill.date[:10]}, {drill.seconds_late} s late" if drill else f"{name} undrilled" for name, drill in found.items()]
         drilled = all(found.values())
         yield Finding(f"guards drilled, {region}", OK if drilled else UNKNOWN, "; ".join(said), "" if drilled else "gpulease drill --live")
@@ -189,6 +194,11 @@ def _guards(provider: Any, target: Target) -> Iterator[Finding]:
 def _prepared(provider: Any) -> str:
     provider.check_schedule([provider.region])
     return "role, policy and schedule group are what `gpulease init aws` makes"
+
+
+def _fleets(provider: Any) -> str:
+    provider.check_fleet()
+    return "the role that AWS makes for fleets is there, as far as these credentials may look"
 
 
 def _profile(target: Target) -> str:

@@ -110,3 +110,12 @@ class NoCapacity(NotCreated):
 
 class NotPermitted(ProviderError):
     """The provider answered that these credentials may not do this."""
+
+
+def failure_body(e: BaseException) -> dict[str, str]:
+    """An ending as the journal keeps it."""
+    return {"error": type(e).__name__, "what": getattr(e, "what", str(e)), "why": getattr(e, "why", "")}
+
+
+def words(e: Exception) -> str:
+    return e.what if isinstance(e, ProviderError) else f"{type(e).__name__}: {e}"

@@ -5,10 +5,12 @@
     guest-twin    the same by a clock that nobody sets                      (L2)
     guest-lease   the machine powers itself off when nobody renews it       (L2b)
     schedule      a one-time schedule at the provider terminates it         (L3)
+    fleet         what the provider made it from ends, and ends it too      (L3', only with launch.fleet)
 
 A guard that cannot be armed or read back is an error, not a warning, unless the profile waives it by name. Guards on
 the machine are armed by its own first boot; here they are read back over SSH, before anything is installed. The schedule
-is a resource of the lease: made right after the machine, whose id it names, and removed by `release` once that is seen gone.
+is a resource of the lease: made right after the machine, whose id it names, and removed by `release` once that is seen gone. The
+fleet is armed by the launch itself, and removed before the machine, because it could make another; its removal ends the machine.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ from provisioner.errors import GpuleaseError, NotPermitted, ProviderError, Refus
 from provisioner.journal import Journal, instant, rfc3339
 from provisioner.lease import Lease
 from provisioner.ledger import LeaseFolder
-from provisioner.model import Host, LaunchSpec, Provider, Resource, Scheduling
+from provisioner.model import Fleeting, Host, LaunchSpec, Provider, Resource, Scheduling
 from provisioner.scope import Cancelled
 
-SCHEDULE = "schedule"
+SCHEDULE, FLEET = "schedule", "fleet"
 GUEST = ("guest-timer", "guest-twin", "guest-lease")
-NAMES = ("watchdog", *GUEST, SCHEDULE)
+NAMES = ("watchdog", *GUEST, SCHEDULE, FLEET)
 GRACE_S = 60
 """The watchdog gives its owner this long past the deadline to let go by itself."""
 
@@ -69,20 +71,50 @@ def arm_schedule(lease: Lease, spec: LaunchSpec, waived: tuple[str, ...], sleep:
         raise _not_armed(journal, e.what, e.why, e.next) from e
     fires: dict[str, Any] = {"firesAt": str(schedule.facts["firesAt"]), "detail": schedule.id}
     journal.append("guard", {"guard": SCHEDULE, "state": "armed", **fires, **drilled(provider, spec.offer.region, SCHEDULE)})
-    if wrong := read_back_schedule(cast(Scheduling, provider), schedule, sleep):
+    if wrong := _repeated(lambda: cast(Scheduling, provider).verify_schedule(schedule), sleep):
         raise _not_armed(journal, wrong[0], "; ".join(wrong), "somebody or something changed it: look at it before you try again")
     journal.append("guard", {"guard": SCHEDULE, "state": "read-back", **fires})
     return f"{provider.name} itself ends {schedule.facts['instance']} at {schedule.facts['firesAt'][11:19]} UTC, if nothing else did"
 
 
+def check_fleet(provider: Provider, wanted: bool) -> None:
+    """Before anything is rented: can a machine be asked for through a fleet here?"""
+    if not wanted:
+        return
+    if not provider.traits.fleets:
+        raise RefusedError(
+            f"a machine of {provider.name} cannot be asked for through a fleet", why="launch.fleet: true", next="take launch.fleet away"
+        )
+    cast(Fleeting, provider).check_fleet()
+
+
+def arm_fleet(lease: Lease, fleet: Resource, waived: tuple[str, ...]) -> str:
+    """A fleet was armed by the call that made it: this says so. A phrase for the story."""
+    if FLEET in waived:
+        lease.journal.append("guard", {"guard": FLEET, "state": "waived"})
+        return "the end of the fleet is not read back: the profile waives it"
+    fires: dict[str, Any] = {"firesAt": str(fleet.facts["firesAt"]), "detail": fleet.id}
+    lease.journal.append("guard", {"guard": FLEET, "state": "armed", **fires, **drilled(lease.provider, fleet.region, FLEET)})
+    return f"{lease.provider.name} itself ends {fleet.id} and its machine at {fires['firesAt'][11:19]} UTC, if nothing else did"
+
+
+def read_back_fleet(lease: Lease, fleet: Resource, waived: tuple[str, ...], sleep: Callable[[float], None]) -> None:
+    """Is its end what was asked for? RunError when it is not: then nothing at the provider would end the machine."""
+    if FLEET in waived:
+        return
+    if wrong := _repeated(lambda: cast(Fleeting, lease.provider).verify_fleet(fleet), sleep):
+        raise _not_armed(lease.journal, wrong[0], "; ".join(wrong), "gpulease drill --only fleet shows it as it should be", FLEET)
+    lease.journal.append("guard", {"guard": FLEET, "state": "read-back", "firesAt": str(fleet.facts["firesAt"]), "detail": fleet.id})
+
+
 READ_BACK_PAUSES_S = (0.3, 1.0, 3.0)
 
 
-def read_back_schedule(provider: Scheduling, schedule: Resource, sleep: Callable[[float], None]) -> Sequence[str]:
+def _repeated(look: Callable[[], Sequence[str]], sleep: Callable[[float], None]) -> Sequence[str]:
     """What the provider shows against what was asked for. A look that fails is repeated a few times; never taken for a yes."""
     for pause in (*READ_BACK_PAUSES_S, None):
         try:
-            return provider.verify_schedule(schedule)
+            return look()
         except ProviderError as e:
             if pause is None or isinstance(e, NotPermitted):
                 return (f"it could not be read back: {e.what}",)
@@ -90,12 +122,12 @@ def read_back_schedule(provider: Scheduling, schedule: Resource, sleep: Callable
     raise AssertionError("the last pause is None")
 
 
-def _not_armed(journal: Journal, what: str, why: str, next: str) -> RunError:
-    journal.note("guard", {"guard": SCHEDULE, "state": "failed", "detail": what})
+def _not_armed(journal: Journal, what: str, why: str, next: str, guard: str = SCHEDULE) -> RunError:
+    journal.note("guard", {"guard": guard, "state": "failed", "detail": what})
     return RunError(
-        f"guard {SCHEDULE} is not armed at the provider: {what}",
+        f"guard {guard} is not armed at the provider: {what}",
         why=why or "without it a machine that everything else forgot would go on running",
-        next=f"{next + '; ' if next else ''}or waive it by name in the profile: waive: [{SCHEDULE}]",
+        next=f"{next + '; ' if next else ''}or waive it by name in the profile: waive: [{guard}]",
     )
 
 
@@ -153,8 +185,10 @@ def _guards_of(sentence: str) -> tuple[str, ...]:
     return GUEST
 
 
-def at_the_provider(provider: Provider, regions: Sequence[str], waived: tuple[str, ...]) -> bool:
-    """Would the provider itself end the machine, with nobody logged in here? Looked at, not assumed."""
+def at_the_provider(provider: Provider, regions: Sequence[str], waived: tuple[str, ...], fleet: bool = False) -> bool:
+    """Would the provider itself end the machine, with nobody logged in here? Looked at, not assumed; a fleet's end is read back later."""
+    if fleet and FLEET not in waived:
+        return True
     if SCHEDULE in waived or not provider.traits.schedules:
         return False
     try:

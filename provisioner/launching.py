@@ -5,21 +5,24 @@ token of its own, because a token is only good for one set of parameters. Every 
 image) is about the request, and would be the same anywhere: it ends the run. So does a lost answer: what was asked for
 may exist, and a second one beside it would be paid for as well.
 
-A machine that the provider took in and then gave up while it started, for want of capacity, counts as refused.
+A machine that the provider took in and then gave up while it started, for want of capacity, counts as refused. So does a fleet
+that says so of itself, once it was seen leaving: while it is there it may still make a machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import cost
 from provisioner import closing, guards, times
-from provisioner.errors import NoCapacity, NotPermitted, ProviderError, RunError
+from provisioner.errors import NoCapacity, NotCreated, NotPermitted, ProviderError, RunError
 from provisioner.journal import instant
 from provisioner.life import Life
-from provisioner.model import LaunchSpec, Offer, Phase, Resource
+from provisioner.model import MAKES_MACHINES, PER_LAUNCH, Fleeting, LaunchSpec, Offer, Phase, Resource
 from provisioner.plan import minutes, offer_text
 from provisioner.remote import bootstrap, keys, through
 
@@ -28,6 +31,8 @@ GIVEN_UP = ("Server.InsufficientInstanceCapacity", "Server.SpotInstanceTerminati
 """Reasons with which EC2 ends a machine that it had accepted, because it has none."""
 
 DROP_S = 180.0
+FILL_S = 180.0
+"""A fleet makes its machine in seconds, and tells of what it could not make up to half a minute late."""
 
 
 class GivenUp(RunError):
@@ -114,6 +119,7 @@ def _attempt(life: Life, offer: Offer, quote: cost.Quote) -> Launched:
         group=asked.security_group,
         subnet=asked.subnet,
         reach=asked.reach,
+        fleet=asked.fleet,
         quote=quote.rates(),
     )
     machine = _create(life, spec, quote)
@@ -133,15 +139,63 @@ def _create(life: Life, spec: LaunchSpec, quote: cost.Quote) -> Resource:
     lease, offer = life.lease, spec.offer
     *before, last = lease.provider.steps(spec)
     for kind in before:
-        if kind not in lease.made_in(offer.region):
+        if kind in PER_LAUNCH or kind not in lease.made_in(offer.region):
             life.waits.sleep(0)
             made = lease.create(kind, spec)
             life.tell("create", f"{kind} {made.id}")
     life.waits.sleep(0)
     machine = lease.create(last, spec)
+    if machine.kind in MAKES_MACHINES:
+        life.tell("create", f"{last} {machine.id}")
+        machine = _filled(life, machine)
+        last = machine.kind
     price = f"  {offer_text(offer)}, {'at most ' if offer.spot else ''}{cost.show_per_hour(quote.micro_usd_per_hour)}"
     life.tell("create", f"{last} {machine.id}" + (price if machine.billed else ""))
     return machine
+
+
+def _filled(life: Life, fleet: Resource) -> Resource:
+    """The machine that a fleet makes. When it says that it cannot, it is let go of first: it might try again, beside the next."""
+    lease, provider, waived = life.lease, cast(Fleeting, life.lease.provider), life.plan.profile.waived
+    life.tell("guard", guards.arm_fleet(lease, fleet, waived))
+    pause, since = 0.3, life.clock.counting()
+    while True:
+        life.waits.sleep(pause)
+        pause = min(pause * 1.4, 5.0)
+        try:
+            if (machine := provider.made_by(fleet)) is not None:
+                break
+        except NoCapacity:
+            _let_go_of(life, fleet)
+            raise
+        except (NotCreated, NotPermitted):
+            raise
+        except ProviderError as e:
+            # A look that failed says nothing; how often it is repeated is bounded below.
+            lease.journal.note("sweep", {"checked": False, "classes": [], "found": 0, "requestIds": [], "error": e.what})
+        if life.clock.counting() - since > FILL_S:
+            raise RunError(
+                f"{fleet.id} made no machine within {FILL_S:.0f} s, and does not say why",
+                why="its history holds no code of a refusal",
+                next=f"aws ec2 describe-fleet-history --fleet-id {fleet.id} --start-time {life.deadline[:10]}; or without launch.fleet",
+            )
+    lease.adopt(machine)
+    guards.read_back_fleet(lease, fleet, waived, life.waits.sleep)
+    return machine
+
+
+def _let_go_of(life: Life, fleet: Resource) -> None:
+    """The fleet, and the machine that it may have made after all, seen leaving."""
+
+    def tell(text: str) -> None:
+        life.tell("create", text)
+
+    life.lease.drop(fleet, within=DROP_S, sleep=life.waits.sleep, tell=tell)
+    late = None
+    with suppress(NotCreated):  # it still says that it made none
+        late = cast(Fleeting, life.lease.provider).made_by(fleet)
+    if late is not None:
+        life.lease.drop(life.lease.adopt(late), within=DROP_S, sleep=life.waits.sleep, tell=tell)
 
 
 def where(machine: Resource, reach: str) -> str:

@@ -21,9 +21,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from provisioner.errors import NotCreated, ProviderError
+from provisioner.errors import NotCreated, ProviderError, failure_body, words
 from provisioner.journal import Entry, Journal, instant
-from provisioner.model import Clock, Inventory, LaunchSpec, Phase, Provider, Resource, Verdict
+from provisioner.model import MAKES_MACHINES, Clock, Inventory, LaunchSpec, Phase, Provider, Resource, Verdict
+from provisioner.scope import unbreakable
 
 PATIENCE_S = 900.0
 LINGER_S = 1800.0
@@ -40,6 +41,7 @@ class Holdings:
     intents: dict[int, str] = field(default_factory=dict)  # seq of an unanswered create -> its token
     kinds: set[str] = field(default_factory=set)  # what was ever asked for or met: these must be listed before "nothing is left"
     resources: dict[str, Resource] = field(default_factory=dict)
+    unfilled: set[str] = field(default_factory=set)  # tokens of what makes machines, and of which no machine was seen
     unshown: dict[str, float] = field(default_factory=dict)  # created, but not yet shown when asked about: id -> when created
     unended: set[str] = field(default_factory=set)  # made by us, billed, and never seen ending; to be found missing is not that
     asked: bool = False  # was anything ever asked for?
@@ -60,8 +62,10 @@ def holdings(entries: list[Entry]) -> Holdings:
                 held.intents[entry["seq"]] = body["token"]
                 held.kinds.add(body["class"])
                 held.asked, held.verdict = True, None
+                if body["class"] in MAKES_MACHINES:
+                    held.unfilled.add(body["token"])
             case "failed", "create":
-                held.intents.pop(body["intentSeq"], None)
+                held.unfilled.discard(held.intents.pop(body["intentSeq"], ""))
             case "done", "create":
                 held.intents.pop(body["intentSeq"], None)
                 held.resources[body["id"]] = resource_of(body)
@@ -72,6 +76,9 @@ def holdings(entries: list[Entry]) -> Holdings:
                 held.unshown.pop(resource.id, None)
                 held.resources[resource.id] = resource
                 held.kinds.add(resource.kind)
+                if resource.kind not in MAKES_MACHINES and resource.token in held.unfilled:
+                    held.unfilled.discard(resource.token)
+                    held.unended.add(resource.id)
                 if resource.phase is not Phase.GONE:
                     held.verdict = None  # an older "released" cannot speak of what was seen after it
                 answered = [seq for seq, token in held.intents.items() if token == resource.token]
@@ -147,8 +154,18 @@ class Lease:
         """What a create there can build on: a group of another region is none."""
         return {kind: made for kind, made in self.made.items() if made.region in ("", region)}
 
+    def adopt(self, resource: Resource) -> Resource:
+        """A machine that something of ours made: by the journal it is ours from here on."""
+        self.journal.note("observe", body_of(resource))
+        self.made[resource.kind] = resource
+        return resource
+
     def drop(self, resource: Resource, *, within: float, sleep: Callable[[float], None], tell: Callable[[str], None]) -> None:
         """Let go of one machine so that another may be asked for. ProviderError unless it is seen leaving: two would be paid for."""
+        machine = resource.kind not in MAKES_MACHINES
+        for made in holdings(self.journal.entries).resources.values() if machine else ():
+            if made.kind in MAKES_MACHINES and made.phase is not Phase.GONE:  # first: it could make another
+                self.drop(replace(made, lease=self.id), within=within, sleep=sleep, tell=tell)
         end = self._clock.counting() + within
         while True:
             with contextlib.suppress(ProviderError):  # a look that failed says nothing; the last word is below
@@ -167,11 +184,8 @@ class Lease:
         """Ask the provider about something of ours now; news goes into the journal."""
         anchor(self.provider, self.id, self.journal)
         seen = _observe(self.provider, resource, holdings(self.journal.entries), self._clock.now())
-        if seen.state != NOT_SHOWN and (seen.phase, seen.state, dict(seen.facts).get("address")) != (
-            resource.phase,
-            resource.state,
-            dict(resource.facts).get("address"),
-        ):
+        told, known = ((r.phase, r.state, dict(r.facts).get("address")) for r in (seen, resource))
+        if seen.state != NOT_SHOWN and told != known:
             self.journal.note("observe", body_of(seen))
         self.made[resource.kind] = seen
         return seen
@@ -202,15 +216,6 @@ def hold(
         lease.verdict = release(id, provider, journal, clock, patience=patience, linger=linger, tell=tell)
 
 
-def failure_body(e: BaseException) -> dict[str, Any]:
-    what, why = getattr(e, "what", str(e)), getattr(e, "why", "")
-    return {"error": type(e).__name__, "what": what, "why": why}
-
-
-def words(e: Exception) -> str:
-    return e.what if isinstance(e, ProviderError) else f"{type(e).__name__}: {e}"
-
-
 def release(
     id: str,
     provider: Provider,
@@ -235,7 +240,7 @@ def release(
     begun = holdings(journal.entries)
     if not begun.asked and not begun.rebuilt and not begun.elsewhere and not begun.resources:
         return _conclude(journal, Verdict.RELEASED, [], 0.0)  # nothing was ever asked for
-    tell = _unbreakable(tell)
+    tell = unbreakable(tell)
     started = clock.counting()
     quiet_since: float | None = None
     unbilled_since = quiet_since
@@ -243,7 +248,8 @@ def release(
     while True:
         held = holdings(journal.entries)
         # Something may exist that nothing here names: an open intent, or what a journal that is not here knew. Give it time to show.
-        needed = provider.traits.settle_s if held.intents or held.rebuilt or held.elsewhere else provider.traits.second_look_s
+        hidden = held.intents or held.unfilled or held.rebuilt or held.elsewhere
+        needed = provider.traits.settle_s if hidden else provider.traits.second_look_s
         try:
             anchor(provider, id, journal)
             left = _look(id, provider, journal, held, clock.now())
@@ -266,11 +272,13 @@ def release(
                 # A damaged journal may have known of more than a tag shows: that can never be called released.
                 enough = clock.counting() - quiet_since >= needed and not held.rebuilt
                 seen = Verdict.RELEASED if enough else Verdict.UNPROVEN
-        # What costs money first. What is free stays until a second look where a machine was merely not found: a guard is free too.
+        # What costs money first, and before a machine what made it: it could make another. What is free stays until a second look
+        # where a machine was merely not found: a guard is free too.
         held = holdings(journal.entries)
         twice = unbilled_since is not None and clock.counting() - unbilled_since >= provider.traits.second_look_s
         sure = (twice and seen is not Verdict.UNPROVEN) or not (held.unended or held.elsewhere or held.rebuilt)
-        for resource in [r for r in left if r.billed] or (left if sure else []):
+        due = [r for r in left if r.billed] or (left if sure else [])
+        for resource in sorted(due, key=lambda r: r.kind not in MAKES_MACHINES):
             _ask(id, resource, provider, journal, tell)
         now = clock.counting()
         quiet = 0.0 if quiet_since is None else now - quiet_since
@@ -290,16 +298,6 @@ def release(
 def _named(left: list[Resource]) -> str:
     first = f"{left[0].kind} {left[0].id}"
     return f"{first} is" if len(left) == 1 else f"{first} and {len(left) - 1} more are"
-
-
-def _unbreakable(tell: Callable[[str], None]) -> Callable[[str], None]:
-    """Telling the story must not be able to end it."""
-
-    def told(text: str) -> None:
-        with contextlib.suppress(Exception):
-            tell(text)
-
-    return told
 
 
 def _conclude(journal: Journal, seen: Verdict, left: list[Resource], quiet: float) -> Verdict:

@@ -30,6 +30,13 @@ class Phase(StrEnum):
     GONE = "gone"  # the provider says it no longer exists
 
 
+MAKES_MACHINES = frozenset({"fleet", "spot-fleet-request"})
+"""Kinds that make machines by themselves. They are asked to go before any machine, or a machine that went might be made anew."""
+
+PER_LAUNCH = frozenset({"launch-template"})
+"""Kinds that describe one launch: each that is asked for has its own."""
+
+
 class Verdict(StrEnum):
     """What was seen when we stopped looking. An observation, never a hope."""
 
@@ -96,6 +103,7 @@ class LaunchSpec:
     group: str | None = None  # a security group the user already has; None: one is made per lease
     subnet: str | None = None
     reach: str = "address"  # how SSH gets in: "address", or without any ingress from an address, "endpoint" and "ssm"
+    fleet: bool = False  # asked for through something that makes machines, and that the provider itself ends: see `Fleeting`
     quote: Mapping[str, Json] | None = None  # the price lines of this offer, so that the journal can price what it makes
 
     def public(self) -> dict[str, Json]:
@@ -111,6 +119,7 @@ class LaunchSpec:
             "group": self.group,
             "subnet": self.subnet,
             "reach": self.reach,
+            **({"fleet": True} if self.fleet else {}),
             **({} if self.quote is None else {"quote": dict(self.quote)}),
         }
 
@@ -159,6 +168,7 @@ class Traits:
     powers_itself_off: bool = False  # does a guest power-off end the bill?
     simulated: bool = False
     schedules: bool = False  # can it be told to end a machine at a time, by itself? See `Scheduling`
+    fleets: bool = False  # can a machine be asked for through something that has an end of its own? See `Fleeting`
 
 
 @dataclass(frozen=True)
@@ -205,7 +215,7 @@ class Provider(Protocol):
         """Cheapest first, free of side effects; a price is never guessed."""
 
     def steps(self, spec: LaunchSpec) -> tuple[str, ...]:
-        """The kinds to create, in order; the last is the machine."""
+        """The kinds to create, in order; the last is the machine, or what makes it."""
 
     def create(self, kind: str, spec: LaunchSpec, *, lease: str, token: str, made: Mapping[str, Resource]) -> Resource:
         """Ask once, tag at birth, return as soon as there is an id. `NotCreated` only on a positive refusal."""
@@ -231,6 +241,19 @@ class Scheduling(Provider, Protocol):
         """RefusedError unless everything that a schedule needs is there in these regions. Creates nothing."""
 
     def verify_schedule(self, schedule: Resource) -> Sequence[str]:
+        """Read it back: what the provider shows against what was asked for, each difference one sentence."""
+
+
+class Fleeting(Provider, Protocol):
+    """A provider with `traits.fleets`: `create("fleet", …)` makes what makes the machine, a moment later, and ends it at its time."""
+
+    def check_fleet(self) -> None:
+        """RefusedError unless everything that a fleet needs is there. Creates nothing."""
+
+    def made_by(self, fleet: Resource) -> Resource | None:
+        """The machine that it made, with the fleet's token; None: not yet. `NotCreated` only where it says that it cannot make one."""
+
+    def verify_fleet(self, fleet: Resource) -> Sequence[str]:
         """Read it back: what the provider shows against what was asked for, each difference one sentence."""
 
 

@@ -26,7 +26,7 @@ from provisioner.evals import cases, limits
 from provisioner.yamlsafe import shown
 
 RUNTIMES = ("vllm", "sglang")
-GUARDS = ("watchdog", "guest-timer", "guest-twin", "guest-lease", "schedule")
+GUARDS = ("watchdog", "guest-timer", "guest-twin", "guest-lease", "schedule", "fleet")
 PURCHASES = ("on-demand", "spot")
 VANTAGES = ("host", "tunnel")
 REACHES = ("address", "endpoint", "ssm")

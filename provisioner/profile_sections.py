@@ -54,7 +54,9 @@ class Launch(Section):
     security_group: f.GroupId | None = Field(None, description="the id of a security group you have; one is made per run when left out")
     subnet: f.SubnetId | None = Field(None, description="the id of a subnet you have; the default one of the zone when left out")
     reach: f.Reach = Field("address", description="how SSH gets in: address, endpoint (Instance Connect) or ssm (Session Manager)")
-    fleet: bool = Field(False, description="false; true, for a launch through an EC2 Fleet, is refused: that is not there yet")
+    fleet: bool = Field(
+        False, description="true: asked for through an EC2 Fleet, which ends itself and its machine 4 min after the deadline"
+    )
 
 
 class Model(Section):

@@ -18,10 +18,10 @@ from typing import Any
 
 import cost
 from provisioner import __version__, closing, guards, interruption, times
-from provisioner.errors import Exit, GpuleaseError, HostError, Interrupted, NotCreated, RefusedError, RunError
+from provisioner.errors import Exit, GpuleaseError, HostError, Interrupted, NotCreated, RefusedError, RunError, failure_body
 from provisioner.journal import Journal, instant, rfc3339
 from provisioner.launching import BOOT_S, Launched, launch
-from provisioner.lease import LINGER_S, PATIENCE_S, failure_body, hold, holdings, release
+from provisioner.lease import LINGER_S, PATIENCE_S, hold, holdings, release
 from provisioner.ledger import LeaseFolder, write_private
 from provisioner.life import Access, Life, Progress, Tell, Waits
 from provisioner.measure import evaluate, missed

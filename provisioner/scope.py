@@ -30,6 +30,16 @@ class Cancelled(Exception):
         self.reason = reason
 
 
+def unbreakable(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """Telling the story must not be able to end it."""
+
+    def told(text: str) -> None:
+        with contextlib.suppress(Exception):
+            tell(text)
+
+    return told
+
+
 class SystemClock:
     """Real time."""
 

@@ -26,6 +26,7 @@ class Times:
     silence_s: int = 900  # the machine powers itself off after this long without a sign of life from here
     renew_every_s: int = 60  # how often there is one
     schedule_late_s: int = 180  # the schedule at the provider fires this long after the deadline
+    fleet_late_s: int = 240  # a fleet ends, and its machine with it: a minute later, so that the proof can tell which of the two it was
     overdue_s: int = 900  # and `reap` calls a lease overdue this long after it
 
 

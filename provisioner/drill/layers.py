@@ -13,19 +13,20 @@ from typing import Any
 TIMER, TWIN, LEASE = "gpulease-deadline.timer", "gpulease-deadline-twin.timer", "gpulease-lease.timer"
 ALL_TIMERS = (TIMER, TWIN, LEASE)
 RUN, WATCHDOG = "run", "watchdog"
-AT_ONCE, SILENCE, DEADLINE, SCHEDULE, CALLED = "at once", "silence", "deadline", "schedule", "called"
+AT_ONCE, SILENCE, DEADLINE, SCHEDULE, FLEET, CALLED = "at once", "silence", "deadline", "schedule", "fleet", "called"
 
 
 @dataclass(frozen=True)
 class Layer:
     name: str  # as in --only, and in drills.json
     failure: str
-    by: str  # who ends it, as the cloud sees it: "api", "guest" or "schedule"
+    by: str  # who ends it, as the cloud sees it: "api", "guest", "schedule" or "fleet"
     due: str  # from when on it is late
     causes: tuple[str, ...]  # what the proof may call it
     kill: tuple[str, ...] = ()
     stop: tuple[str, ...] = ()
     waive: tuple[str, ...] = ()
+    fleet: bool = False  # is the machine asked for through a fleet?
     freeze: bool = False
     at: str = "verify"  # the stage that must be over first, or "launch": while the machine is being asked for
     faults: tuple[dict[str, Any], ...] = field(default=())
@@ -64,6 +65,18 @@ LAYERS = (
         stop=ALL_TIMERS,
         freeze=True,
         needs_schedule=True,
+    ),
+    Layer(
+        "fleet",
+        "the same, and no schedule was made",
+        "fleet",
+        FLEET,
+        ("guard-fleet", "external"),
+        kill=(WATCHDOG, RUN),
+        stop=ALL_TIMERS,
+        waive=("schedule",),
+        fleet=True,
+        freeze=True,
     ),
     Layer(
         "reap",

@@ -96,6 +96,8 @@ def check_login(there: Site, wanted: Sequence[Layer]) -> None:
     """Nobody logs in again half-way through a drill."""
     from provisioner.providers import aws_login
 
+    if any(layer.fleet for layer in wanted):
+        there.provider.check_fleet()
     if there.endpoint is None:
         longest = sum(minutes(layer) * 60 + 1200 for layer in wanted) // AT_ONCE
         aws_login.require(there.provider.login(), longest, time.time(), False)
@@ -165,7 +167,7 @@ def _ground(there: Site, layer: Layer, folder: Path) -> Iterator[Ground]:
 
 def _profile(there: Site, layer: Layer, path: Path) -> Path:
     needs = {"types": [TYPE], "regions": [there.region], "gpu": None, "gpus": 0, "vram_gib": 0, "driver": None, "disk_gib": 8}
-    changes = {"needs": needs, "launch": {"image": there.image}, "waive": list(layer.waive)}
+    changes = {"needs": needs, "launch": {"image": there.image, "fleet": layer.fleet}, "waive": list(layer.waive)}
     return profile(path, changes)
 
 

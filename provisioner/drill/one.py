@@ -267,6 +267,8 @@ def _due(layer: Layer, run: _Run, ground: Ground, broken_at: float) -> float:
             return deadline
         case layers.SCHEDULE:
             return deadline + ground.times.schedule_late_s
+        case layers.FLEET:
+            return deadline + ground.times.fleet_late_s
         case layers.CALLED:
             return deadline + ground.times.overdue_s
     return _asked_to_go(run, broken_at)
@@ -299,9 +301,9 @@ def _who(layer: Layer, ended: End) -> str:
     timers = {layers.TIMER: "guest-timer", layers.TWIN: "guest-twin", layers.LEASE: "guest-lease"}
     if ended.by == "guest":
         return timers.get(ended.timer, layer.name if layer.by == "guest" else "a timer of the machine")
-    if ended.by == layer.by or (ended.by == "api" and layer.by == "schedule" and layer.due == layers.SCHEDULE):
+    if ended.by == layer.by or (ended.by == "api" and layer.due in (layers.SCHEDULE, layers.FLEET)):
         return layer.name  # of those that use the API nobody else was alive
-    return {"schedule": "schedule", "api": "a client"}.get(ended.by, ended.by)
+    return {"api": "a client"}.get(ended.by, ended.by)
 
 
 def _prove(run: _Run, ground: Ground, row: Row) -> None:

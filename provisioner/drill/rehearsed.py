@@ -24,7 +24,7 @@ from provisioner.drill.witness import Truth
 from provisioner.times import Times
 
 RUN_S = 62
-TIMES = Times(silence_s=25, renew_every_s=2, schedule_late_s=5, overdue_s=5)
+TIMES = Times(silence_s=25, renew_every_s=2, schedule_late_s=5, fleet_late_s=5, overdue_s=5)
 LATE_S, SET_UP_S = 40.0, 120.0
 PROFILE, REGION = "smoke", "us-east-1"
 HELD = {"host": {"start_delay_s": 600.0}}
@@ -62,7 +62,7 @@ def _ground(layer: Layer, folder: Path, budget: str) -> Iterator[Ground]:
         yield Ground(
             run=("run", "--rehearse", "--endpoint", cloud.endpoint, "--budget", budget, "--yes", "--json"),
             reap=("reap", "--go", "--endpoint", cloud.endpoint, "--region", REGION, "--json"),
-            profile=lambda layer: str(profile(folder / "profile.yaml", {"waive": list(layer.waive)})),
+            profile=lambda layer: str(profile(folder / "profile.yaml", {"waive": list(layer.waive), "launch": {"fleet": layer.fleet}})),
             environment={times.NAME: json.dumps(asdict(TIMES))},
             state=state,
             witness=Truth(cloud, folder / "cloud"),

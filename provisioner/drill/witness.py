@@ -23,7 +23,7 @@ GONE = frozenset({"terminated", "closed", "cancelled", "gone", "deleted"})
 
 @dataclass(frozen=True)
 class End:
-    """Its end was asked for at `at` (seconds since 1970), by "api", "guest" or "schedule"; `timer` as the machine's log says."""
+    """Its end was asked for at `at` (seconds since 1970), by "api", "guest", "schedule" or "fleet"; `timer` as the machine's log says."""
 
     at: float
     by: str

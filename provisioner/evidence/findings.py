@@ -19,7 +19,7 @@ from typing import Any
 from provisioner.evidence.history import FOREIGN, Ask, History, Thing
 from provisioner.evidence.messages import Problem, problem
 from provisioner.journal import Entry
-from provisioner.model import Json
+from provisioner.model import MAKES_MACHINES, Json
 
 EC2_KINDS = ("instance", "volume", "network-interface", "security-group")
 APART_S = 1
@@ -178,7 +178,8 @@ def _mandatory(history: History) -> set[tuple[str, str]]:
     if history.genesis["provider"] != "aws":
         return met | {pair for pair in asked if pair[1]}
     regions = {region for _, region in met | asked if region} or {str(history.genesis.get("offer", {}).get("region", ""))}
-    return {(kind, region) for kind in EC2_KINDS for region in regions} | met
+    makers = {pair for pair in asked if pair[0] in MAKES_MACHINES and pair[1]}
+    return {(kind, region) for kind in EC2_KINDS for region in regions} | met | makers
 
 
 def _region(ask: Ask, history: History) -> str:

@@ -24,7 +24,10 @@ from provisioner.evidence.schema import BODIES, first_error
 from provisioner.journal import Entry
 from provisioner.model import Json
 
-MACHINE = "instance"
+MACHINE, FLEET = "instance", "fleet"
+LAUNCHES = (MACHINE, FLEET)
+"""What a machine is asked for as: itself, or what makes it."""
+
 FOREIGN = frozenset({"static"})
 """Providers whose machines are somebody else's: nothing here can show that they are off, and their clock is no authority."""
 
@@ -136,6 +139,12 @@ class History:
     @staticmethod
     def local(entry: Entry) -> int:
         return _ms(entry["at"]["wall"])
+
+    def let_go(self, thing: Thing) -> Ask | None:
+        """The first accepted request of ours that ended it: its own removal, or that of the fleet that made it, which ends it too."""
+        fleets = [t for t in self.things.values() if t.kind == FLEET and t.ask is not None and t.ask is thing.ask]
+        accepted = [one.accepted for one in (thing, *fleets) if one.accepted is not None]
+        return min(accepted, key=lambda ask: ask.seq, default=None)
 
     @property
     def unanswered(self) -> list[Ask]:

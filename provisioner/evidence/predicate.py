@@ -61,7 +61,9 @@ INSTANCE = shape(
         "purchase": {"enum": ["on-demand", "spot"]},
         "createIntentSeq": COUNT,
         "launchTime": TIME,
-        "stopCause": {"enum": ["client", "recovery", "guard-schedule", "guard-guest", "spot-reclaim", "external", "unknown"]},
+        "stopCause": {
+            "enum": ["client", "recovery", "guard-schedule", "guard-fleet", "guard-guest", "spot-reclaim", "external", "unknown"]
+        },
         **at("requestedAt", "runningFirstSeenAt", "terminateRequestedAt", "terminateAcceptedAt", "terminatedFirstSeenAt"),
     },
 )

@@ -1,7 +1,7 @@
-"""Did the schedule at the provider end this machine? The most that can be said is that everything fits.
+"""Did a guard at the provider, a schedule or a fleet, end this machine? The most that can be said is that everything fits.
 
-AWS gives an API call as the reason of an end, whoever made it: a client, a person, or a schedule that fired. So it fits when
-nobody of ours was answered "yes", a schedule was armed, and the machine ended at or after the time at which it was to fire.
+AWS gives an API call as the reason of an end, whoever made it: a client, a person, or a guard that fired. So it fits when
+nobody of ours was answered "yes", such a guard was armed, and the machine ended at or after the time at which it was to fire.
 When it ended says best the provider's own word for the change of state ("User initiated (2026-11-21 14:33:02 GMT)"), else
 the first look that saw it. Only the provider's log of calls names who called; this is no substitute for it.
 """
@@ -13,17 +13,25 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from provisioner.evidence.canonical import milliseconds
-from provisioner.evidence.history import MACHINE, History, Nonsense, Thing, read
+from provisioner.evidence.history import FLEET, MACHINE, History, Nonsense, Thing, read
 from provisioner.journal import Entry
 
 GUARD = "schedule"
+AT_THE_PROVIDER = (FLEET, GUARD)
+"""The later one first: what ended a machine after both times was at any rate not the earlier one alone."""
+
 _AT = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 
 
-def fits(history: History, thing: Thing) -> bool:
-    """Is its end consistent with the schedule, and with nothing else that this journal knows?"""
-    fires = [milliseconds(e["firesAt"]) for e in history.of("guard") if e["guard"] == GUARD and e["state"] == "armed" and "firesAt" in e]
-    if not fires or thing.accepted is not None or thing.phase not in ("leaving", "gone"):
+def which(history: History, thing: Thing) -> str:
+    """The guard at the provider that its end is consistent with; "" for none."""
+    return next((guard for guard in AT_THE_PROVIDER if fits(history, thing, guard)), "")
+
+
+def fits(history: History, thing: Thing, guard: str = GUARD) -> bool:
+    """Is its end consistent with that guard, and with nothing else that this journal knows?"""
+    fires = [milliseconds(e["firesAt"]) for e in history.of("guard") if e["guard"] == guard and e["state"] == "armed" and "firesAt" in e]
+    if not fires or history.let_go(thing) is not None or thing.phase not in ("leaving", "gone"):
         return False
     if "UserInitiatedShutdown" not in (thing.facts("stateReason") or ""):
         return False
@@ -37,7 +45,7 @@ def ended_so(entries: Sequence[Entry]) -> bool:
         history = read(entries)
     except Nonsense:
         return False
-    return any(fits(history, thing) for thing in history.things.values() if thing.kind == MACHINE)
+    return any(which(history, thing) for thing in history.things.values() if thing.kind == MACHINE)
 
 
 def _ended(history: History, thing: Thing) -> int | None:

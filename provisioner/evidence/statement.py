@@ -24,7 +24,7 @@ from cost import intervals, line_of, meter
 from provisioner.evidence import corroboration, render, scheduled
 from provisioner.evidence.canonical import Malformed, dumps, milliseconds, parse
 from provisioner.evidence.findings import Findings, examine
-from provisioner.evidence.history import MACHINE, Ask, History, Nonsense, Thing, read
+from provisioner.evidence.history import LAUNCHES, MACHINE, Ask, History, Nonsense, Thing, read
 from provisioner.evidence.messages import problem
 from provisioner.journal import Entry
 from provisioner.model import Json
@@ -34,7 +34,7 @@ PREDICATE = "https://gpulease.dev/attestation/gpu-run-shutdown/v1"
 SCHEMA_MINOR = 0
 SWEEPS_LISTED = 24
 
-OF_THE_MACHINE = frozenset({"guest-timer", "guest-twin", "guest-lease", scheduled.GUARD})
+OF_THE_MACHINE = frozenset({"guest-timer", "guest-twin", "guest-lease", *scheduled.AT_THE_PROVIDER})
 
 EXCLUDED = ["commitments", "credits", "currency-conversion", "discounts", "log-storage", "requests", "tax"]
 
@@ -130,10 +130,11 @@ def _host_keys(history: History, thing: Thing) -> dict[str, Json]:
 
 
 def _machines(history: History) -> list[tuple[Ask | None, Thing | None]]:
-    """One per launch that was asked for, the refused too; then any machine that is ours and was never asked for."""
-    made = {id(t.ask): t for t in history.things.values() if t.kind == MACHINE and t.ask is not None}
-    asked: list[tuple[Ask | None, Thing | None]] = [(a, made.get(id(a))) for a in history.asks if a.body["class"] == MACHINE]
-    return asked + [(None, t) for t in history.things.values() if t.kind == MACHINE and t.ask is None]
+    """One per launch that was asked for, the refused too; then any machine that is ours and was never asked for, or is a fleet's next."""
+    machines = [t for t in history.things.values() if t.kind == MACHINE]
+    made = {id(t.ask): t for t in reversed(machines) if t.ask is not None}
+    asked: list[tuple[Ask | None, Thing | None]] = [(a, made.get(id(a))) for a in history.asks if a.body["class"] in LAUNCHES]
+    return asked + [(t.ask, t) for t in machines if t.ask is None or made[id(t.ask)] is not t]
 
 
 def _instance(history: History, ask: Ask | None, thing: Thing | None) -> dict[str, Json]:
@@ -183,12 +184,12 @@ def _stop_cause(history: History, thing: Thing) -> str:
         return "guard-guest"
     if "SpotInstance" in reason:
         return "spot-reclaim"
-    if thing.accepted is not None:
+    if (accepted := history.let_go(thing)) is not None:
         taken_over = [e["seq"] for e in history.lines("recovered")]
-        return "recovery" if taken_over and taken_over[0] < thing.accepted.seq else "client"
+        return "recovery" if taken_over and taken_over[0] < accepted.seq else "client"
     if thing.phase in ("leaving", "gone"):
-        if scheduled.fits(history, thing):
-            return "guard-schedule"
+        if guard := scheduled.which(history, thing):
+            return f"guard-{guard}"
         return "external" if "UserInitiatedShutdown" in reason else "unknown"
     return "unknown"
 
@@ -223,7 +224,7 @@ def _lost(ask: Ask, findings: Findings) -> dict[str, Json]:
 
 def _guards(history: History) -> list[Json]:
     guards: dict[str, dict[str, Json]] = {}
-    machines = {ask.seq for ask in history.asks if ask.body["class"] == MACHINE}
+    machines = {ask.seq for ask in history.asks if ask.body["class"] in LAUNCHES}
     for entry in history.entries:
         if entry["seq"] in machines:
             # A guard that stood on one machine says nothing of the next: what is told is told of the last one.
@@ -239,8 +240,10 @@ def _guards(history: History) -> list[Json]:
         guard |= history.moment(entry).fields(name)
         guard |= {name: body[name] for name in ("firesAt", "drilled") if name in body}
     for thing in history.things.values():
-        if thing.kind == scheduled.GUARD in guards and thing.accepted is not None and thing.accepted.answer_entry is not None:
-            guards[scheduled.GUARD] |= history.moment(thing.accepted.answer_entry).fields("removedAt")
+        if thing.kind not in scheduled.AT_THE_PROVIDER or thing.kind not in guards:
+            continue
+        if thing.accepted is not None and thing.accepted.answer_entry is not None:
+            guards[thing.kind] |= history.moment(thing.accepted.answer_entry).fields("removedAt")
     for name in history.genesis.get("waived", []):
         guards.setdefault(name, {"kind": name, "seq": 0, "tested": False, **history.moment(history.entries[0]).fields("waivedAt")})
     return list(guards.values())
@@ -279,7 +282,11 @@ def _cost(history: History, findings: Findings) -> dict[str, Json]:
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as e:
         raise Nonsense(problem("E110", jsonpath="$journal", why=f"no cost can be worked out: {e}")) from None
     # A machine that was met and not made, and whose launch time nobody said, has no earliest start.
-    met = [t for t in history.things.values() if t.kind == MACHINE and (t.ask is None or t.ask.answer != "done")]
+    met = [
+        t
+        for t in history.things.values()
+        if t.kind == MACHINE and (t.ask is None or t.ask.body["class"] != MACHINE or t.ask.answer != "done")
+    ]
     timeless = any(milliseconds(t.facts("launchTime")) is None for t in met)
     bounded = not unpriced and not timeless and not findings.foreign and not any(i.open for i in seen)
     made: dict[str, Json] = {

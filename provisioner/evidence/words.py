@@ -64,7 +64,9 @@ def _ends(predicate: Predicate) -> list[str]:
     ran = {c["resource"]: c for c in predicate["cost"]["components"] if c["component"] == "instance"}
     for instance in predicate["instances"]:
         if "id" not in instance:
-            if instance.get("answer") != "failed":
+            if instance.get("answer") == "done":
+                said.append(f"A fleet ({text(instance.get('type', 'machine'))}) was asked for, and no machine of it was ever seen.")
+            elif instance.get("answer") != "failed":
                 said.append(f"A launch ({text(instance.get('type', 'machine'))}) was asked for and its answer was lost.")
             continue
         name = text(instance["id"])
@@ -79,11 +81,12 @@ def _ends(predicate: Predicate) -> list[str]:
         else:
             there = any(r.get("id") == instance["id"] and r.get("phase") == "here" for r in predicate["resources"])
             said.append(f"{name} was last seen STILL THERE." if there else f"{name} was NOT seen to end.")
-        if instance.get("stopCause") == "guard-schedule":
-            fires = next((g["firesAt"] for g in predicate["guards"] if g["kind"] == "schedule" and "firesAt" in g), "its time")
+        if (guard := str(instance.get("stopCause", "")).removeprefix("guard-")) in ("schedule", "fleet"):
+            fires = next((g["firesAt"] for g in predicate["guards"] if g["kind"] == guard and "firesAt" in g), "its time")
             said.append(
                 f"Nobody of this lease had asked {name} to stop. AWS gives an API call as the reason, at or after {fires}, when its "
-                "schedule was to fire: that fits, and only the provider's own log says who called."
+                f"{'schedule was to fire' if guard == 'schedule' else 'fleet was to end'}: that fits, and only the provider's own log "
+                "says who called."
             )
     if predicate["run"]["provider"] == "static":
         said.append("The machine is somebody else's: it was not stopped, only what this run had started there.")

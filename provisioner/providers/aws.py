@@ -18,7 +18,7 @@ from typing import Any
 
 from provisioner.errors import NotPermitted, ProviderError, RefusedError
 from provisioner.model import Inventory, Json, LaunchSpec, Offer, Phase, Requirements, Resource, Traits
-from provisioner.providers import aws_create, aws_launch, aws_look, aws_market, aws_offers, aws_schedule
+from provisioner.providers import aws_create, aws_fleet, aws_launch, aws_look, aws_market, aws_offers, aws_schedule
 from provisioner.providers.aws_client import Account, Answer
 from provisioner.providers.aws_errors import NO_LOGIN, NotAsked, login_next, not_found
 from provisioner.providers.aws_images import image_named
@@ -52,6 +52,7 @@ class AwsProvider:
             powers_itself_off=True,  # because every launch asks for terminate on shutdown
             simulated=endpoint is not None,
             schedules=True,
+            fleets=True,
         )
         self._seen_whole: set[str | None] = set()  # leases of which every kind was listed once
         self._known = {one: aws_create.Known() for one in self.regions}
@@ -101,7 +102,8 @@ class AwsProvider:
 
     def steps(self, spec: LaunchSpec) -> tuple[str, ...]:
         aws_launch.check(spec, self.regions)
-        return ("instance",) if spec.group else ("security-group", "instance")
+        machine = (aws_fleet.TEMPLATE, aws_fleet.KIND) if spec.fleet else ("instance",)
+        return machine if spec.group else ("security-group", *machine)
 
     def create(self, kind: str, spec: LaunchSpec, *, lease: str, token: str, made: Mapping[str, Resource]) -> Resource:
         aws_launch.check(spec, self.regions)
@@ -111,6 +113,10 @@ class AwsProvider:
             return aws_create.group(account, spec, lease, token)
         if kind == "instance":
             return aws_create.machine(account, spec, lease, token, made, self._known[account.region])
+        if kind == aws_fleet.TEMPLATE:
+            return aws_create.template(account, spec, lease, token, made, self._known[account.region])
+        if kind == aws_fleet.KIND:
+            return aws_create.fleet(account, spec, lease, token, made)
         if kind == aws_schedule.KIND:
             return aws_schedule.create(account, spec, lease, token, made, self._role)
         raise NotAsked(f"EC2 has no step called {kind!r}")
@@ -161,6 +167,8 @@ class AwsProvider:
         if kind.ends is not None and (failed := kind.ends(answer.data)):
             # These answer 200 and say in the body that they did not.
             error = failed[0].get("Error") or failed[0].get("CancelCapacityReservationFleetError") or {}
+            if error.get("Code") == "fleetIdDoesNotExist":
+                return {**answer.stamp(), "state": "not-found"}
             raise ProviderError(
                 f"{kind.remove_call}: {error.get('Code', 'failed')}: {error.get('Message', 'no reason given')}",
                 provider_code=str(error.get("Code", "")),
@@ -188,6 +196,15 @@ class AwsProvider:
     def verify_schedule(self, schedule: Resource) -> list[str]:
         account = self.account_of(schedule.region)
         return aws_schedule.verify(account, schedule, self._role or aws_schedule.role_of(account))
+
+    def check_fleet(self) -> None:
+        aws_fleet.check_role(self.account)
+
+    def made_by(self, fleet: Resource) -> Resource | None:
+        return aws_fleet.made_by(self.account_of(fleet.region), fleet)
+
+    def verify_fleet(self, fleet: Resource) -> list[str]:
+        return aws_fleet.verify(self.account_of(fleet.region), fleet)
 
     def identity(self) -> Identity:
         """Who we are to AWS, or a refusal that says how to log in."""
@@ -256,7 +273,9 @@ def _stamp(account: Account) -> dict[str, Json]:
 
 
 def _removal(data: Mapping[str, Any]) -> dict[str, Json]:
-    """The states that TerminateInstances answers with; other removals answer with nothing."""
+    """The states that TerminateInstances and DeleteFleets answer with; other removals answer with nothing."""
+    if fleet := next(iter(data.get("SuccessfulFleetDeletions", [])), None):
+        return {"state": str(fleet.get("CurrentFleetState")), "previousState": str(fleet.get("PreviousFleetState"))}
     ending = next(iter(data.get("TerminatingInstances", [])), None)
     if ending is None:
         return {}

@@ -32,7 +32,21 @@ class Action:
 
 _BOTH = (RUNNER, REAPER)
 _UNSEEN = "these kinds are not looked at, and the proof says so"
+_FLEET = "needed only with `launch.fleet`"
 _STAYS = "such a thing stays, and the verdict says so; it is no kind that we make"
+
+OF_FLEETS = ("DescribeFleets", "DescribeLaunchTemplates", "DeleteFleets", "DeleteLaunchTemplate")
+
+
+def _why(call: str, person: str) -> str:
+    return f"what a launch through a fleet made, or a person {person}" if call in OF_FLEETS else f"what a person {person}"
+
+
+def _or(call: str, without: str) -> str:
+    if call not in OF_FLEETS:
+        return without
+    return f"needed with `launch.fleet`; else {_UNSEEN if without == _UNSEEN else 'such a thing stays'}"
+
 
 LOOKS_FOR = (
     "DescribeAddresses",
@@ -82,6 +96,10 @@ ACTIONS = (
     Action("ec2:CreateSecurityGroup", (RUNNER,), "port 22 from one address; not with a group of your own"),
     Action("ec2:AuthorizeSecurityGroupIngress", (RUNNER,), "port 22 from one address; not with a group of your own"),
     Action("ec2:RunInstances", (RUNNER,), "the machine"),
+    Action("ec2:CreateLaunchTemplate", (RUNNER,), "what a fleet makes its machine from", _FLEET),
+    Action("ec2:CreateFleet", (RUNNER,), "the machine, with an end that EC2 keeps", _FLEET),
+    Action("ec2:DescribeFleetInstances", (RUNNER,), "which machine a fleet made", _FLEET),
+    Action("ec2:DescribeFleetHistory", (RUNNER,), "why a fleet made none", _FLEET),
     Action("ec2:CreateTags", (RUNNER,), "tags at birth; AWS asks for it, it is never called"),
     Action("ec2:DescribeInstanceAttribute", (RUNNER,), "reads the launch back: does power-off terminate it?"),
     Action("ec2:DescribeInstances", _BOTH, "what is there"),
@@ -92,8 +110,8 @@ ACTIONS = (
     Action("ec2:DeleteVolume", _BOTH, "a disk that did not go with its machine"),
     Action("ec2:DeleteNetworkInterface", _BOTH, "an interface that did not go with its machine"),
     Action("ec2:DeleteSecurityGroup", _BOTH, "the lease's group"),
-    *(Action(f"ec2:{call}", _BOTH, "what a person may have tagged", _UNSEEN) for call in LOOKS_FOR),
-    *(Action(f"ec2:{call}", _BOTH, "what a person tagged as the lease's", _STAYS) for call in WOULD_REMOVE),
+    *(Action(f"ec2:{call}", _BOTH, _why(call, "may have tagged"), _or(call, _UNSEEN)) for call in LOOKS_FOR),
+    *(Action(f"ec2:{call}", _BOTH, _why(call, "tagged as the lease's"), _or(call, _STAYS)) for call in WOULD_REMOVE),
     Action("iam:GetRole", (RUNNER, INIT), "is the scheduled termination's role there, and trusted right?"),
     Action("iam:GetRolePolicy", (RUNNER, INIT), "may that role do what it must, and no more?"),
     Action("iam:PassRole", (RUNNER,), "lets the schedule act as that role; AWS asks for it, it is never called"),

@@ -1,4 +1,4 @@
-"""The creates of a lease on EC2, each sent once, in one region: a security group, and the machine.
+"""The creates of a lease on EC2, each sent once, in one region: a security group, and the machine, or the fleet that makes it.
 
 Whatever must be looked up for a create (image, subnet, network) is looked up first; when that fails, nothing was asked
 for, and that is what is said. Once something exists, no failure after it is called a refusal.
@@ -14,8 +14,8 @@ from typing import Any
 
 from provisioner.errors import NotCreated, ProviderError
 from provisioner.model import LaunchSpec, Phase, Resource
-from provisioner.providers import aws_launch, aws_network, aws_read_back
-from provisioner.providers.aws_client import Account
+from provisioner.providers import aws_fleet, aws_launch, aws_network, aws_read_back
+from provisioner.providers.aws_client import Account, instant
 from provisioner.providers.aws_errors import NotAsked
 from provisioner.providers.aws_images import image_for
 from provisioner.providers.aws_inventory import KINDS
@@ -35,17 +35,7 @@ class Known:
 
 def machine(account: Account, spec: LaunchSpec, lease: str, token: str, made: Mapping[str, Resource], known: Known) -> Resource:
     """One RunInstances."""
-    group = spec.group or (made["security-group"].id if "security-group" in made else None)
-    if group is None:
-        raise NotAsked("no security group was made for this lease, and the profile names none")
-    try:
-        aws_network.check_group(account, spec)
-        image = image_for(account, spec, known.images)
-        parameters = _parameters(account, spec, lease, token, group, known)
-    except NotCreated:
-        raise
-    except ProviderError as e:
-        raise _nothing_asked(e) from e
+    image, parameters = _looked_up(account, spec, lease, token, made, known)
     answer = account.create("RunInstances", **parameters)
     instances = answer.data.get("Instances", [])
     if len(instances) != 1:
@@ -53,6 +43,45 @@ def machine(account: Account, spec: LaunchSpec, lease: str, token: str, made: Ma
     one = resource(KINDS["instance"], instances[0], account.region, answer.stamp())
     known.asked[one.id] = parameters
     return replace(one, lease=lease, token=token, facts={**one.facts, **image.record(), "diskGib": aws_launch.disk_gib(spec, image)})
+
+
+def template(account: Account, spec: LaunchSpec, lease: str, token: str, made: Mapping[str, Resource], known: Known) -> Resource:
+    """The same machine as a launch template, for one fleet."""
+    image, parameters = _looked_up(account, spec, lease, token, made, known)
+    machine = aws_fleet.machine_of(parameters)
+    answer = account.create("CreateLaunchTemplate", **aws_fleet.template_parameters(spec, lease, token, machine))
+    id = str(answer.data["LaunchTemplate"]["LaunchTemplateId"])
+    facts = {**answer.stamp(), **image.record(), "diskGib": aws_launch.disk_gib(spec, image)}
+    return Resource(aws_fleet.TEMPLATE, id, Phase.HERE, "exists", token, False, account.region, lease, facts)
+
+
+def fleet(account: Account, spec: LaunchSpec, lease: str, token: str, made: Mapping[str, Resource]) -> Resource:
+    """One CreateFleet. It answers with an id and no machine."""
+    if aws_fleet.TEMPLATE not in made:
+        raise NotAsked("there is no launch template that a fleet could use")
+    template, ends = made[aws_fleet.TEMPLATE], aws_fleet.ends_at(spec.deadline, account)
+    answer = account.create("CreateFleet", **aws_fleet.fleet_parameters(spec, lease, token, template.id, ends))
+    # For this type EC2 makes nothing in the call; an error that it answers with all the same is no refusal: the fleet is there.
+    told = {name: value for name, value in template.facts.items() if name.startswith("image") or name == "diskGib"}
+    facts = {**told, **answer.stamp(), "type": "request", "deadline": spec.deadline, "firesAt": instant(ends), "template": template.id}
+    return Resource(aws_fleet.KIND, str(answer.data["FleetId"]), Phase.COMING, "asked for", token, True, account.region, lease, facts)
+
+
+def _looked_up(
+    account: Account, spec: LaunchSpec, lease: str, token: str, made: Mapping[str, Resource], known: Known
+) -> tuple[Image, dict[str, Any]]:
+    """What must be known before a machine can be asked for. When that fails, nothing was asked for."""
+    group = spec.group or (made["security-group"].id if "security-group" in made else None)
+    if group is None:
+        raise NotAsked("no security group was made for this lease, and the profile names none")
+    try:
+        aws_network.check_group(account, spec)
+        image = image_for(account, spec, known.images)
+        return image, _parameters(account, spec, lease, token, group, known)
+    except NotCreated:
+        raise
+    except ProviderError as e:
+        raise _nothing_asked(e) from e
 
 
 def group(account: Account, spec: LaunchSpec, lease: str, token: str) -> Resource:
@@ -100,6 +129,8 @@ def read_back(account: Account, machine: Resource, spec: LaunchSpec, known: Know
             str(shown.group["GroupId"]) if shown.group and tag(shown.group, LEASE) == lease else "a group of the lease's own"
         )
         asked = _parameters(account, spec, lease, machine.token or str(shown.instance.get("ClientToken")), group, known)
+    if spec.fleet:
+        asked = aws_fleet.machine_of(asked)
     rules = None if spec.group else aws_network.rules(account, spec)
     wrong = aws_read_back.differences(asked, shown, zone=spec.offer.zone, rules=rules)
     return wrong + _theirs(account, spec, shown)

@@ -69,6 +69,7 @@ NO_LOGIN = frozenset(NEVER_SENT - {"ConnectTimeoutError", "EndpointConnectionErr
 
 REFUSED = frozenset(
     {
+        "AuthFailure.ServiceLinkedRoleCreationNotPermitted",  # before a fleet or spot machine can be, and these credentials may not make it
         "Blocked",
         "DefaultVpcDoesNotExist",
         "InstanceLimitExceeded",
@@ -81,6 +82,7 @@ REFUSED = frozenset(
         "InvalidAction",
         "InvalidAvailabilityZone",
         "InvalidBlockDeviceMapping",
+        "InvalidFleetConfiguration",
         "InvalidInput",
         "InvalidInstanceType",
         "InvalidSubnet",
@@ -111,6 +113,7 @@ REFUSED_FAMILIES = (
     "InvalidGroup.",
     "InvalidGroupId.",
     "InvalidKeyPair.",
+    "InvalidLaunchTemplateId.",
     "InvalidParameter",  # InvalidParameterValue, InvalidParameterCombination, InvalidParameter
     "InvalidSecurityGroupID.",
     "InvalidSnapshot.",
@@ -209,6 +212,8 @@ def _next(code: str, message: str, profile: str | None) -> str:
         return f"give these credentials {action or 'the missing permission'}: gpulease iam policy {policy}"
     if code in ("InsufficientInstanceCapacity", "Unsupported", "InsufficientCapacity"):
         return "try again later (another zone may have some), or another type in `needs.types`: gpulease plan PROFILE"
+    if code == "AuthFailure.ServiceLinkedRoleCreationNotPermitted":
+        return "somebody who may makes that role, once: aws iam create-service-linked-role --aws-service-name SERVICE.amazonaws.com"
     if code in ("VcpuLimitExceeded", "InstanceLimitExceeded"):
         return "ask for a higher vCPU quota (console: Service Quotas, Amazon EC2), or take a smaller type"
     if code == "OperationNotPermitted":

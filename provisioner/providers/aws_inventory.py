@@ -2,8 +2,9 @@
 
 Two lists. `MADE` is what we create or what is born with it: it must be listable to the last page, or the whole
 inventory raises, because a partial list would be read as "nothing left". `OTHER` is what else can bill or be left
-lying about under our tags (a person tagged it, an earlier version made it): where these credentials may not list it,
-or the endpoint does not know it, it is reported as not checked, with the reason.
+lying about under our tags: a person tagged it, an earlier version made it, or it is made only where the profile asks for it (a
+fleet). Where these credentials may not list it, or the endpoint does not know it, it is reported as not checked, with the
+reason; a lease that made one is then not called released.
 
 What is not here has no tags of its own (restores of a snapshot, the recycle bin), is not EC2's, or is never made per lease.
 
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from provisioner.model import Phase
-from provisioner.providers.aws_kind import Described, Kind, at, plain, tag, time
+from provisioner.providers.aws_kind import FLEET_ID, Described, Kind, at, plain, tag, time
 from provisioner.providers.aws_launch import TOKEN
 
 INSTANCE = {
@@ -68,8 +69,18 @@ def _instance(d: Described) -> dict[str, Any]:
         "stateReason": (d.get("StateReason") or {}).get("Code"),
         "stateTransitionReason": d.get("StateTransitionReason"),
         "zone": d.get("Placement", {}).get("AvailabilityZone"),
+        "fleet": tag(d, FLEET_ID) or None,
     }
-    return {"phase": INSTANCE.get(state, Phase.HERE), "state": state, "billed": True, "facts": facts, "token": d.get("ClientToken")}
+    # A fleet's machine has a token that EC2 made up; which request it came of, the fleet says: aws_look.
+    token = None if facts["fleet"] else d.get("ClientToken")
+    return {"phase": INSTANCE.get(state, Phase.HERE), "state": state, "billed": True, "facts": facts, "token": token}
+
+
+def _fleet(d: Described) -> dict[str, Any]:
+    state = str(d.get("FleetState", ""))
+    facts = {"type": d.get("Type"), "activity": d.get("ActivityStatus"), "validUntil": time(d.get("ValidUntil"))}
+    facts["endsMachines"] = d.get("TerminateInstancesWithExpiration")
+    return {"phase": FLEET.get(state, Phase.HERE), "state": state, "billed": True, "facts": facts, "token": d.get("ClientToken")}
 
 
 def _volume(d: Described) -> dict[str, Any]:
@@ -145,6 +156,30 @@ MADE = (
 )
 OTHER = (
     Kind(
+        "fleet",
+        "DescribeFleets",
+        at("Fleets"),
+        "FleetId",
+        "FleetIds",
+        "DeleteFleets",
+        "FleetIds",
+        _fleet,
+        by_list=True,
+        filters="",
+        removal={"TerminateInstances": True},
+        ends=at("UnsuccessfulFleetDeletions"),
+    ),
+    Kind(
+        "launch-template",
+        "DescribeLaunchTemplates",
+        at("LaunchTemplates"),
+        "LaunchTemplateId",
+        "LaunchTemplateIds",
+        "DeleteLaunchTemplate",
+        "LaunchTemplateId",
+        _litter("LaunchTemplateName"),
+    ),
+    Kind(
         "elastic-ip",
         "DescribeAddresses",
         at("Addresses"),
@@ -178,16 +213,6 @@ OTHER = (
         page_size=None,
     ),
     Kind(
-        "launch-template",
-        "DescribeLaunchTemplates",
-        at("LaunchTemplates"),
-        "LaunchTemplateId",
-        "LaunchTemplateIds",
-        "DeleteLaunchTemplate",
-        "LaunchTemplateId",
-        _litter("LaunchTemplateName"),
-    ),
-    Kind(
         "snapshot",
         "DescribeSnapshots",
         at("Snapshots"),
@@ -208,20 +233,6 @@ OTHER = (
         "ImageId",
         plain(IMAGE, billed=False, facts={"name": "Name"}),  # its snapshots bill, and are listed as snapshots
         more={"Owners": ["self"]},
-    ),
-    Kind(
-        "fleet",
-        "DescribeFleets",
-        at("Fleets"),
-        "FleetId",
-        "FleetIds",
-        "DeleteFleets",
-        "FleetIds",
-        plain(FLEET, billed=True, state="FleetState", facts={"type": "Type"}),
-        by_list=True,
-        filters="",
-        removal={"TerminateInstances": True},
-        ends=at("UnsuccessfulFleetDeletions"),
     ),
     Kind(
         "spot-fleet-request",
@@ -322,3 +333,5 @@ OTHER = (
     ),
 )
 KINDS = {kind.name: kind for kind in (*MADE, *OTHER)}
+LAUNCHERS = tuple(KINDS[name] for name in ("fleet", "launch-template"))
+"""Of the others, those that a launch may be asked through: they are in every look, because a fleet may make one more machine."""

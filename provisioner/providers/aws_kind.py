@@ -16,6 +16,8 @@ from provisioner.providers.aws_client import instant
 from provisioner.providers.aws_launch import DEADLINE, LEASE, MANAGED
 
 Described = Mapping[str, Any]
+FLEET_ID = "aws:ec2:fleet-id"
+"""The tag that EC2 itself gives to what a fleet makes."""
 
 
 @dataclass(frozen=True)

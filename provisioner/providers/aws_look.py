@@ -5,23 +5,23 @@ be listable everywhere, or the whole look failed; what we never make may stay un
 
 All of it is asked at once, kinds and regions side by side. A machine that takes minutes to go is looked at many times:
 what we never make is then left out of the looks between (`whole` is false), and nothing is said about it in them. It is
-listed whenever nothing of what we make is left, so every look that could be called empty is a whole one.
+listed whenever nothing of what we make is left, so every look that could be called empty is a whole one. Fleets are in all of them.
 
 This file must not know what a lease is for, nor decide what is due.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from provisioner.errors import ProviderError
 from provisioner.model import Inventory, Looked, Phase, Resource
 from provisioner.providers import aws_schedule
 from provisioner.providers.aws_client import Account
 from provisioner.providers.aws_errors import DENIED
-from provisioner.providers.aws_inventory import MADE, OTHER
+from provisioner.providers.aws_inventory import LAUNCHERS, MADE, OTHER
 from provisioner.providers.aws_kind import Kind, resource
 
 UNKNOWN = frozenset({"InvalidAction", "UnsupportedOperation", "NotImplemented"})
@@ -48,8 +48,10 @@ def look(accounts: Sequence[Account], lease: str | None, *, whole: bool = True) 
     asks: list[Callable[[], Listing]] = [
         *(_of_kind(account, kind, lease) for account in accounts for kind in MADE),
         *(_of_schedules(account, lease) for account in accounts),
+        *(_of_kind(account, kind, lease) for account in accounts for kind in LAUNCHERS),
     ]
-    others: list[Callable[[], Listing]] = [_of_kind(account, kind, lease) for account in accounts for kind in OTHER]
+    rest = [kind for kind in OTHER if kind not in LAUNCHERS]
+    others: list[Callable[[], Listing]] = [_of_kind(account, kind, lease) for account in accounts for kind in rest]
     with ThreadPoolExecutor(min(len(asks), MOST_AT_ONCE), thread_name_prefix="look") as threads:
         found = _all(threads, [*asks, *others] if whole else asks)
         if not whole and not any(r.phase is not Phase.GONE for one in found for r in one.resources):
@@ -60,12 +62,18 @@ def look(accounts: Sequence[Account], lease: str | None, *, whole: bool = True) 
 def joined(found: Sequence[Listing]) -> Inventory:
     """Many listings as one look. Its date is the earliest: nothing here was seen before it."""
     dates = [one.date for one in found if one.date]
+    asked_as = {r.id: r.token for one in found for r in one.resources if r.kind == "fleet"}
     return Inventory(
-        tuple({(r.kind, r.region, r.id): r for one in found for r in one.resources}.values()),
+        tuple({(r.kind, r.region, r.id): _as_asked(r, asked_as) for one in found for r in one.resources}.values()),
         tuple(Looked(one.kind, one.region, not one.unchecked, one.unchecked) for one in found),
         tuple(id for one in found for id in one.requests),
         min(dates) if dates else None,
     )
+
+
+def _as_asked(r: Resource, fleets: Mapping[str, str | None]) -> Resource:
+    """A machine that a fleet made answers the fleet's intent: that is what it was asked for as, and at which price."""
+    return replace(r, token=fleets.get(str(r.facts["fleet"]))) if r.kind == "instance" and "fleet" in r.facts else r
 
 
 def _all(threads: ThreadPoolExecutor, asks: Sequence[Callable[[], Listing]]) -> list[Listing]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from provisioner.errors import UsageError
-from provisioner.providers import aws_actions
+from provisioner.providers import aws_actions, aws_fleet
 from provisioner.providers.aws_launch import MANAGED
 from provisioner.providers.aws_schedule import GROUP, QUEUE, ROLE, ROLE_PATH, SERVICE, permissions
 
@@ -31,6 +31,7 @@ BY_TAG = frozenset(
     }
 )
 BORN = ("instance", "volume", "network-interface", "spot-instances-request")
+TAGS_AT_BIRTH = ("RunInstances", "CreateSecurityGroup", "CreateLaunchTemplate", "CreateFleet")
 IN_A_GROUP = frozenset({"CreateSchedule", "GetSchedule", "DeleteSchedule"})
 NOT_REGIONAL = frozenset({"iam", "sts", "pricing"})
 
@@ -102,7 +103,20 @@ def _other(actions: Sequence[str], owner: str, types: Sequence[str]) -> list[Sta
                 "Sid": "TagOnlyAtBirth",
                 "Action": "ec2:CreateTags",
                 "Resource": _ec2(owner, "*"),
-                "Condition": {"StringEquals": {"ec2:CreateAction": ["RunInstances", "CreateSecurityGroup"]}},
+                "Condition": {"StringEquals": {"ec2:CreateAction": list(TAGS_AT_BIRTH)}},
+            },
+            {
+                "Sid": "TemplateOnlyTagged",
+                "Action": "ec2:CreateLaunchTemplate",
+                "Resource": _ec2(owner, "launch-template"),
+                "Condition": tagged,
+            },
+            {"Sid": "FleetOnlyTagged", "Action": "ec2:CreateFleet", "Resource": _ec2(owner, "fleet"), "Condition": tagged},
+            {
+                "Sid": "FleetOnlyOfOurTemplates",
+                "Action": ["ec2:CreateFleet", "ec2:RunInstances"],
+                "Resource": _ec2(owner, "launch-template"),
+                "Condition": {"StringEquals": {f"aws:ResourceTag/{MANAGED}": "true"}},
             },
         ]
     return found
@@ -125,6 +139,11 @@ def _ours(actions: Sequence[str], owner: str) -> list[Statement]:
                 "Resource": f"arn:aws:scheduler:*:{owner}:schedule-group/{GROUP}",
             },
             {"Sid": "TheirRole", "Action": ["iam:GetRole", "iam:GetRolePolicy"], "Resource": [role, absent]},
+            {
+                "Sid": "TheFleetsRole",
+                "Action": "iam:GetRole",
+                "Resource": [f"arn:aws:iam::{owner}:role{path}{aws_fleet.ROLE}" for path in (aws_fleet.ROLE_PATH, "/")],
+            },
             {
                 "Sid": "PassItToTheSchedulerOnly",
                 "Action": "iam:PassRole",

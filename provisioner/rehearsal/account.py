@@ -1,16 +1,19 @@
-"""Who we are and what the parameter store says: the two small questions asked before any machine.
+"""Who we are, what the parameter store says, and whether there is a role for fleets: small questions asked before any machine.
 
-Both are answered here because moto's STS and SSM would each cost a fifth of a second to import, and because moto
-does not know the deep learning image's parameter. Every other call to these services goes to moto.
+They are answered here because moto's STS and SSM would each cost a fifth of a second to import, and because moto knows neither
+the deep learning image's parameter nor the roles that AWS makes itself. Every other call to these services goes to moto.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 from provisioner.rehearsal import denial, engine, machines
+from provisioner.rehearsal.faults import Plan
 from provisioner.rehearsal.wire import Call, Refusal, Reply, json_answer, query_answer
 
 ARN = f"arn:aws:iam::{engine.ACCOUNT}:user/rehearsal"
@@ -23,6 +26,22 @@ def sts(call: Call) -> Reply:
     if call.action != "GetCallerIdentity":
         return engine.ask(call)
     return query_answer(call, f"<Arn>{ARN}</Arn><UserId>AIDAREHEARSALREHEARSAL</UserId><Account>{engine.ACCOUNT}</Account>")
+
+
+def iam(plan: Plan) -> Callable[[Call], Reply]:
+    def answer(call: Call) -> Reply:
+        if call.action != "GetRole" or call.params.get("RoleName") != engine.FLEET_ROLE or not plan.world.fleet_role:
+            return engine.ask(call)
+        trust = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ec2fleet.amazonaws.com"},'
+        trust += '"Action":"sts:AssumeRole"}]}'
+        return query_answer(
+            call,
+            f"<Role><Path>{engine.FLEET_PATH}</Path><RoleName>{engine.FLEET_ROLE}</RoleName><RoleId>AROAREHEARSALREHEARSAL</RoleId>"
+            f"<Arn>arn:aws:iam::{engine.ACCOUNT}:role{engine.FLEET_PATH}{engine.FLEET_ROLE}</Arn><CreateDate>2026-01-01T00:00:00Z</CreateDate>"
+            f"<AssumeRolePolicyDocument>{quote(trust)}</AssumeRolePolicyDocument></Role>",
+        )
+
+    return answer
 
 
 def ssm(call: Call) -> Reply:

@@ -35,6 +35,7 @@ _BY_ID = {  # action -> (kind in the ARN, the parameter or its prefix)
     "AuthorizeSecurityGroupIngress": ("security-group", "GroupId"),
     "DeleteSnapshot": ("snapshot", "SnapshotId"),
     "DeleteLaunchTemplate": ("launch-template", "LaunchTemplateId"),
+    "DeleteFleets": ("fleet", "FleetId"),
     "DeleteKeyPair": ("key-pair", "KeyPairId"),
     "ReleaseAddress": ("elastic-ip", "AllocationId"),
     "CancelSpotInstanceRequests": ("spot-instances-request", "SpotInstanceRequestId"),
@@ -69,7 +70,12 @@ def role_documents(arn: str) -> tuple[Document, list[Document]] | None:
 def asks(call: Call) -> Iterator[Ask]:
     """Everything that this call needs a yes for."""
     everywhere = {"aws:requestedregion": [call.region]}
-    ec2: dict[str, _Asks] = {"RunInstances": _launch, "CreateSecurityGroup": _group}
+    ec2: dict[str, _Asks] = {
+        "RunInstances": _launch,
+        "CreateSecurityGroup": _group,
+        "CreateLaunchTemplate": _template,
+        "CreateFleet": _fleet,
+    }
     others: dict[str, _Asks] = {"scheduler": _schedule, "iam": _role, "sqs": _queue, "ssm": _parameter}
     make = ec2.get(call.action, _by_id) if call.service == "ec2" else others.get(call.service, _plain)
     for ask in make(call):
@@ -114,6 +120,22 @@ def _group(call: Call) -> Iterator[Ask]:
     yield from _tagging(call, born)
 
 
+def _template(call: Call) -> Iterator[Ask]:
+    born = _tags_at_birth(call)
+    yield Ask("ec2:CreateLaunchTemplate", _arn(call, "launch-template", "*"), _asked_tags(born.get("launch-template")))
+    yield from _tagging(call, born)
+
+
+def _fleet(call: Call) -> Iterator[Ask]:
+    """About the fleet and its templates. What it launches later, the service's own role launches: nobody is asked about that."""
+    born = _tags_at_birth(call)
+    yield Ask("ec2:CreateFleet", _arn(call, "fleet", "*"), _asked_tags(born.get("fleet")))
+    for _, config in numbered_groups(call.params, "LaunchTemplateConfigs"):
+        id = config.get("LaunchTemplateSpecification.LaunchTemplateId", "*")
+        yield Ask("ec2:CreateFleet", _arn(call, "launch-template", id), _tags_of(call, id))
+    yield from _tagging(call, born)
+
+
 def _tagging(call: Call, born: Mapping[str, Mapping[str, str]]) -> Iterator[Ask]:
     for kind, tags in born.items():
         yield Ask("ec2:CreateTags", _arn(call, kind, "*"), {"ec2:createaction": [call.action], **_asked_tags(tags)})
@@ -145,6 +167,9 @@ def _role(call: Call) -> Iterator[Ask]:
     name = call.params.get("RoleName")
     if name is None:
         yield from _plain(call)
+        return
+    if name == engine.FLEET_ROLE:
+        yield Ask(f"iam:{call.action}", f"arn:aws:iam::{engine.ACCOUNT}:role{engine.FLEET_PATH}{name}")
         return
     path = call.params.get("Path", next((r.path for r in iam_backends[engine.ACCOUNT]["aws"].get_roles() if r.name == name), "/"))
     arn = f"arn:aws:iam::{engine.ACCOUNT}:role{path}{name}"

@@ -52,7 +52,9 @@ class Ec2:
         self._lists: dict[str, Callable[[Call, Any], Reply]] = dict.fromkeys(NONE_OF, none) | {
             "DescribeSnapshots": owned,
             "DescribeFleets": self._fleets.describe,
+            "DescribeLaunchTemplates": self._fleets.describe_templates,
             "DescribeFleetInstances": self._fleets.describe_instances,
+            "DescribeFleetHistory": self._fleets.describe_history,
             "DescribeInstanceConnectEndpoints": ConnectEndpoints(plan).describe,
         }
         self._ours: dict[str, Callable[[Call, Any], Reply]] = {

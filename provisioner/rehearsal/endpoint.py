@@ -73,7 +73,7 @@ class Endpoint:
         self._scheduler = Scheduler(self._lock, clock, self.truth, self._act)
         self._services: dict[str, Callable[[Call], Reply]] = {"ec2": self._ec2.answer, "sts": account.sts, "ssm": account.ssm}
         self._services |= {"pricing": price_list.pricing, "servicequotas": account_quotas.service(self.plan)}
-        self._services["scheduler"] = self._scheduler.answer
+        self._services |= {"scheduler": self._scheduler.answer, "iam": account.iam(self.plan)}
         self._quiet_since = time.monotonic()
         self._loaded.set()
         engine.warm()

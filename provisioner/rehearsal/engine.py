@@ -25,6 +25,7 @@ from urllib.parse import urlencode
 from provisioner.rehearsal.wire import EC2_NAMESPACE, Call, Refusal, Reply
 
 ACCOUNT = "123456789012"
+FLEET_ROLE, FLEET_PATH = "AWSServiceRoleForEC2Fleet", "/aws-service-role/ec2fleet.amazonaws.com/"
 _RESPONSES = {
     "ec2": ("moto.ec2.responses", "EC2Response"),
     "sts": ("moto.sts.responses", "TokenResponse"),

@@ -1,9 +1,12 @@
 """EC2 Fleet of type `request`, with an end that EC2 itself enforces: `ValidUntil` and `TerminateInstancesWithExpiration`.
 
 A fleet is asked for in one call and fills itself a moment later from a launch template, so its caller gets an id and no
-machine; what the machine is called and tagged with comes from the template alone. Each override is tried in its order and what
-EC2 said to each that failed is kept in the fleet. It does not fill itself again. At `ValidUntil` its machines are terminated if
-that was asked for, by EC2, whoever else is alive: that is what makes it a guard.
+machine; what the machine is called and tagged with comes from the template alone. Each override is tried in its order; what
+EC2 said to each that failed is in the fleet's history, as for every fleet that is not `instant`. At `ValidUntil` its machines are
+terminated if that was asked for, by EC2, whoever else is alive: that is what makes it a guard.
+
+AWS's pages say that a fleet of this type does not make up for what it lost; the knob `fleets_persist` makes it do so, and try again
+what it could not have, because a client that lets go must not rely on a promise about spot machines alone.
 
 Templates are moto's; only their parameters are kept here, as they came, because a launch template's data are
 RunInstances' own parameters under a prefix. `instant` and `maintain` are refused: nothing here relies on them.
@@ -31,6 +34,7 @@ from provisioner.rehearsal.wire import Call, Refusal, Reply, ec2_answer, numbere
 
 _DATA = "LaunchTemplateData."
 _CONFIG = "LaunchTemplateSpecification."
+_AGAIN_S = 0.2
 _OVER = {"SubnetId": "SubnetId", "InstanceType": "InstanceType", "AvailabilityZone": "Placement.AvailabilityZone", "ImageId": "ImageId"}
 Launch = Callable[[Call, Any], tuple[Reply, list[Machine]]]
 
@@ -69,6 +73,14 @@ class Fleets:
             data = {key.removeprefix(_DATA): value for key, value in call.params.items() if key.startswith(_DATA)}
             self._templates[(template.id, template.latest_version_number)] = data
         return reply
+
+    def describe_templates(self, call: Call, backend: Any) -> Reply:
+        """moto shows none for an id that is not there; EC2 refuses."""
+        if unknown := [id for id in call.many("LaunchTemplateId") if id not in backend.launch_templates]:
+            raise Refusal(
+                "InvalidLaunchTemplateId.NotFound", f"The specified launch template, with template ID {unknown[0]}, does not exist."
+            )
+        return engine.ask(call)
 
     def from_template(self, params: Mapping[str, str], prefix: str, backend: Any) -> tuple[Any, int, dict[str, str]]:
         """The template that `prefix` names, its version, and its parameters. Refusal when there is none."""
@@ -109,6 +121,12 @@ class Fleets:
         return ec2_answer(call, f"<fleetId>{fleet.id}</fleetId><errorSet/><fleetInstanceSet/>")
 
     def _new(self, call: Call, asked: Mapping[str, str], backend: Any) -> Fleet:
+        if not self._plan.world.fleet_role:
+            raise Refusal(
+                "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
+                "The provided credentials do not have permission to create the service-linked role for EC2 Fleet.",
+                403,
+            )
         kind = asked.get("Type", "maintain")
         if kind != "request":
             raise Refusal("UnsupportedOperation", f"the rehearsal makes fleets of type request only, not {kind}")
@@ -131,23 +149,33 @@ class Fleets:
         if until is not None and until <= time.time():
             raise Refusal("InvalidFleetConfiguration", "ValidUntil must be in the future")
         spot = asked.get("TargetCapacitySpecification.DefaultTargetCapacityType") == "spot"
+        until = None if until is None else until + self._plan.timing.fleet_late_s
         ends = asked.get("TerminateInstancesWithExpiration", "false").lower() == "true"
         return Fleet(f"fleet-{uuid.uuid4()}", call.region, dict(asked), until, ends, int(target), spot, call.params.get("ClientToken", ""))
 
     def _fill(self, fleet: Fleet, backend: Any) -> None:
         with self._lock:
-            if fleet.state != "submitted":
+            if fleet.state not in ("submitted", "active"):
                 return
-            fleet.state = "active"
-            for _, config in numbered_groups(fleet.asked, "LaunchTemplateConfigs"):
+            first, fleet.state = fleet.state == "submitted", "active"
+            if first or (self._plan.world.fleets_persist and len(fleet.alive()) < fleet.target):
+                self._fill_up(fleet, backend)
+            self._lifecycle.later(_AGAIN_S, lambda: self._fill(fleet, backend))
+
+    def _fill_up(self, fleet: Fleet, backend: Any) -> None:
+        for _, config in numbered_groups(fleet.asked, "LaunchTemplateConfigs"):
+            try:
                 template, version, data = self.from_template(config, _CONFIG, backend)
-                for override in [one for _, one in numbered_groups(config, "Overrides")] or [{}]:
-                    if len(fleet.machines) < fleet.target:
-                        self._try(fleet, backend, self._request(fleet, template.id, version, data, override))
-            self._truth.look(fleet.region, backend)
+            except Refusal as no:  # the template was deleted since
+                fleet.errors.append((no.code, no.message))
+                continue
+            for override in [one for _, one in numbered_groups(config, "Overrides")] or [{}]:
+                if len(fleet.alive()) < fleet.target:
+                    self._try(fleet, backend, self._request(fleet, template.id, version, data, override))
+        self._truth.look(fleet.region, backend)
 
     def _request(self, fleet: Fleet, template: str, version: int, data: Mapping[str, str], override: Mapping[str, str]) -> dict[str, str]:
-        count = str(fleet.target - len(fleet.machines))
+        count = str(fleet.target - len(fleet.alive()))
         params = {"Action": "RunInstances", "Version": "2016-11-15", **data, "MinCount": "1", "MaxCount": count}
         params |= {there: override[here] for here, there in _OVER.items() if here in override}
         if "SubnetId" in override and any(key.startswith("NetworkInterface.") for key in params):
@@ -164,7 +192,8 @@ class Fleets:
         try:
             _, new = self._launch(Call("ec2", fleet.region, "RunInstances", params, "ec2", b""), backend)
         except Refusal as no:
-            fleet.errors.append((no.code, no.message))
+            if (no.code, no.message) not in fleet.errors:
+                fleet.errors.append((no.code, no.message))
             return
         for machine in new:
             # EC2 puts its own beside the template's.
@@ -172,6 +201,10 @@ class Fleets:
         fleet.machines += new
 
     def _expire(self, fleet: Fleet, backend: Any) -> None:
+        left = (fleet.until or 0.0) - time.time()
+        if left > 0:  # the clock that counts is not the one that names the time
+            self._lifecycle.later(left, lambda: self._expire(fleet, backend))
+            return
         with self._lock:
             if fleet.state in ("submitted", "active"):
                 self._end(fleet, fleet.ends_machines, backend, by="fleet")
@@ -233,6 +266,21 @@ class Fleets:
         shown = [fleet for fleet in backend.fleets.values() if (not ids or fleet.id in ids) and _fits(fleet, filters)]
         return ec2_answer(call, f"<fleetSet>{''.join(_shown(fleet, backend) for fleet in shown)}</fleetSet>")
 
+    def describe_history(self, call: Call, backend: Any) -> Reply:
+        """Only what went wrong, with EC2's own code in the description; which sub-type EC2 gives it is not known."""
+        id = call.params.get("FleetId", "")
+        if id not in backend.fleets:
+            raise Refusal("InvalidFleetId.NotFound", f"The fleet ID '{id}' does not exist")
+        if "StartTime" not in call.params:
+            raise Refusal("MissingParameter", "The request must contain the parameter StartTime")
+        items = "".join(
+            f"<item><eventInformation><eventSubType>launchSpecTemporarilyBlacklisted</eventSubType>"
+            f"<eventDescription>{escape(f'{code}: {text}')}</eventDescription></eventInformation>"
+            f"<eventType>service-error</eventType><timestamp>{stamp(backend.fleets[id].made)}</timestamp></item>"
+            for code, text in backend.fleets[id].errors
+        )
+        return ec2_answer(call, f"<fleetId>{id}</fleetId><historyRecordSet>{items}</historyRecordSet>")
+
     def describe_instances(self, call: Call, backend: Any) -> Reply:
         id = call.params.get("FleetId", "")
         if id not in backend.fleets:
@@ -260,9 +308,6 @@ def _activity(fleet: Fleet) -> str:
 
 
 def _shown(fleet: Fleet, backend: Any) -> str:
-    errors = "".join(
-        f"<item><errorCode>{code}</errorCode><errorMessage>{escape(text)}</errorMessage></item>" for code, text in fleet.errors
-    )
     tags = backend.tags.get(fleet.id, {})
     tag_set = "".join(f"<item><key>{escape(key)}</key><value>{escape(value)}</value></item>" for key, value in tags.items())
     kind = "spot" if fleet.spot else "on-demand"
@@ -280,7 +325,7 @@ def _shown(fleet: Fleet, backend: Any) -> str:
         f"<replaceUnhealthyInstances>false</replaceUnhealthyInstances>"
         f"{f'<validUntil>{stamp(fleet.until)}</validUntil>' if fleet.until is not None else ''}"
         f"<launchTemplateConfigs>{_configs(fleet)}</launchTemplateConfigs>"
-        f"<errorSet>{errors}</errorSet><tagSet>{tag_set}</tagSet></item>"
+        f"<errorSet/><tagSet>{tag_set}</tagSet></item>"
     )
 
 

@@ -31,6 +31,7 @@ class Timing:
     stale_s: float = 0.0  # how long a listing may still tell the state before the last change
     listing_s: float = 0.0  # made -> listed; until then describing it by id answers NotFound
     fleet_s: float = 0.3  # a fleet asked for -> its machines
+    fleet_late_s: float = 0.0  # how much later than it was asked to a fleet ends, and says that it will
     kill_grace_s: float = 0.5  # SIGTERM -> SIGKILL for a machine's processes, never longer than stopping_s
 
 
@@ -64,6 +65,8 @@ class World:
     stuck: Stuck | None = None
     throttle: tuple[Rate, ...] = ()
     connect_endpoints: Mapping[str, str] = field(default_factory=dict)  # region -> state of the one there
+    fleet_role: bool = True  # is there the service-linked role that EC2 Fleet acts with?
+    fleets_persist: bool = False  # does a fleet of type request fill itself again, and try again what it could not have?
     page_size: int | None = None  # how much of a list comes at once though nobody asked for pages
 
     def changed(self, entry: Mapping[str, Any]) -> World:
@@ -85,12 +88,14 @@ class World:
             throttle=rates(entry["throttle"] or {}) if "throttle" in entry else self.throttle,
             connect_endpoints=_endpoints(self.connect_endpoints, entry.get("connect_endpoints", {})),
             page_size=_count("page_size", entry["page_size"]) if "page_size" in entry else self.page_size,
+            **{name: _flag(name, entry[name]) for name in _FLAGS if name in entry},
         )
 
 
 _OFF = frozenset({"spot", "stuck", "throttle"})  # null takes them away
-KNOBS = _OFF | {"timing", "limits", "capacity", "spot_capacity", "spot_price_usd", "connect_endpoints", "page_size"}
-_NOT_OBJECTS = frozenset({"page_size"})
+_FLAGS = frozenset({"fleet_role", "fleets_persist"})
+KNOBS = _OFF | _FLAGS | {"timing", "limits", "capacity", "spot_capacity", "spot_price_usd", "connect_endpoints", "page_size"}
+_NOT_OBJECTS = _FLAGS | {"page_size"}
 
 
 def _timing(before: Timing, given: Mapping[str, Any]) -> Timing:
@@ -138,6 +143,12 @@ def _count(name: str, value: object) -> int | None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} is {value!r}; it must be a whole number, at least 1, or null")
+    return value
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it must be true or false")
     return value
 
 

@@ -10,7 +10,7 @@ from provisioner.times import NAME, REAL, Times, of
 
 
 def test_a_real_cloud_never_looks_at_the_variable() -> None:
-    assert of(False, {NAME: '{"silence_s": 5}'}) == REAL == Times(900, 60, 180, 900)
+    assert of(False, {NAME: '{"silence_s": 5}'}) == REAL == Times(900, 60, 180, 240, 900)
     assert of(True, {NAME: '{"silence_s": 5}'}) == Times(silence_s=5)
     assert of(True, {}) == REAL
 

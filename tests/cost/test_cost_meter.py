@@ -220,3 +220,53 @@ def test_the_truth_is_always_inside(boot: int, seen_after: int, ran: int, late: 
     money = meter(intervals(diary.entries, ms(99_999)), [Line("instance", 3_600_000, "s", "2026-07-20")])
     truth = 1000 * max(60, ended - began)
     assert money.lo <= truth <= money.hi and money.lo <= money.best <= money.hi
+
+
+def through_a_fleet(diary: Diary, seconds: float = 1, token: str = "f1", answered: bool = True) -> None:
+    """A machine asked for through a fleet, at the price of its own request."""
+    params = {"type": "g6.xlarge", "quote": QUOTE.record(600, 2700)}
+    intent = diary.write(seconds, "intent", op="create", **{"class": "fleet"}, token=token, params=params)
+    if answered:
+        facts = {"providerDate": at(seconds + 1)[:-5] + "Z"}
+        diary.write(
+            seconds + 1, "done", op="create", intentSeq=intent, **{"class": "fleet"}, id="fleet-1", phase="coming", token=token, facts=facts
+        )
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_fleet_may_cost_what_its_machine_does_until_that_is_seen(answered: bool) -> None:
+    diary = Diary()
+    through_a_fleet(diary, answered=answered)
+    i = diary.machine(100)
+    assert (i.start_lo, i.end_hi, i.certain, i.open) == (ms(1), ms(100), False, True)
+    assert spent(diary.entries, ms(100)).hi >= 99_000 and spent(diary.entries, ms(100)).lo == 0
+
+
+def test_its_machine_is_billed_from_its_launch_at_the_price_the_fleet_was_asked_at() -> None:
+    diary = Diary()
+    through_a_fleet(diary)
+    diary.see(10, "here", token="f1", launchTime=at(5), type="g6.xlarge")
+    diary.see(70, "gone", token="f1")
+    (i,) = [one for one in intervals(diary.entries, ms(9999)) if one.kind == "instance"]
+    assert (i.start_lo, i.end_hi, i.priced, i.certain) == (ms(5), ms(71), "g6.xlarge", True) and i.lines
+
+
+def test_a_fleet_that_made_two_is_paid_for_twice() -> None:
+    diary = Diary()
+    through_a_fleet(diary)
+    for number, start in ((1, 5), (2, 40)):
+        diary.see(start + 5, "here", id=f"i-{number}", token="f1", launchTime=at(start), type="g6.xlarge")
+        diary.see(start + 30, "gone", id=f"i-{number}", token="f1")
+    found = [one for one in intervals(diary.entries, ms(9999)) if one.kind == "instance"]
+    assert [(one.resource, one.start_lo, one.priced) for one in found] == [("i-1", ms(5), "g6.xlarge"), ("i-2", ms(40), "g6.xlarge")]
+    assert all(one.lines for one in found)
+
+
+def test_a_fleet_seen_gone_without_a_machine_cost_at_most_until_then_and_nothing_once_released() -> None:
+    diary = Diary()
+    through_a_fleet(diary)
+    diary.see(20, "gone", id="fleet-1", kind="fleet", token="f1")
+    i = diary.machine(9999)
+    assert (i.start_lo, i.end_hi, i.certain, i.open) == (ms(1), ms(21), False, False)
+    diary.write(30, "verdict", verdict="released")
+    assert not intervals(diary.entries, ms(9999))

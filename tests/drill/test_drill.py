@@ -105,10 +105,11 @@ def test_every_guard_has_a_drill_and_each_switches_all_the_others_off() -> None:
     for layer in LAYERS:
         if layer.name in GUEST:
             assert set(layer.stop) == set(layers.ALL_TIMERS) - {timers[layer.name]}
-        if layer.name in ("watchdog", "schedule", "reap", "way-out"):
+        if layer.name in ("watchdog", "schedule", "fleet", "reap", "way-out"):
             assert set(layer.stop) == set(layers.ALL_TIMERS)
         assert layers.WATCHDOG in layer.kill or "watchdog" in layer.waive or layer.name.startswith("watchdog")
         assert "schedule" in layer.waive or layer.name == "schedule"
+        assert layer.fleet == (layer.name == "fleet")
 
 
 def test_a_layer_that_nobody_knows_is_refused(tmp_path: Path) -> None:

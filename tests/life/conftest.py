@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -24,7 +25,7 @@ from provisioner.ledger import LeaseFolder, standing
 from provisioner.model import Verdict
 from provisioner.rehearsal import client
 
-GONE = {"terminated", "closed", "cancelled", "gone"}
+GONE = {"terminated", "closed", "cancelled", "gone", "deleted"}
 FAST = {"timing": {"pending_s": 0.2, "stopping_s": 0.3, "kill_grace_s": 0.1}}
 
 
@@ -110,6 +111,13 @@ class Bench:
     def entries(self, kind: str) -> list[dict[str, Any]]:
         return [e["body"] for e in J.read(self.folder.journal).entries if e["kind"] == kind]
 
+    def ec2(self, region: str = "us-east-1") -> Any:
+        """Somebody else with rights in the same account."""
+        import boto3
+
+        keys = {"aws_access_key_id": "somebody", "aws_secret_access_key": "else"}
+        return boto3.client("ec2", region_name=region, endpoint_url=self.cloud.endpoint, **keys)
+
     def left(self) -> list[dict[str, Any]]:
         """The ground truth, asked of the cloud and of nobody else: what of ours still exists."""
         return [thing for thing in self.cloud.truth() if thing.get("lease") and thing["state"] not in GONE]
@@ -135,6 +143,12 @@ class Bench:
         return subprocess.run(
             [sys.executable, "-P", "-m", "provisioner", "verify", str(self.folder.evidence)], env=self.env, capture_output=True
         ).returncode
+
+    def statement(self) -> dict[str, Any]:
+        """What the proof says."""
+        envelope = json.loads((self.folder.evidence / "statement.dsse.json").read_bytes())
+        predicate: dict[str, Any] = json.loads(base64.b64decode(envelope["payload"]))["predicate"]
+        return predicate
 
     def close(self) -> None:
         for process in self.started:

@@ -104,6 +104,8 @@ def test_what_the_account_has_of_its_own_is_named_under_launch(folder: Path) -> 
     found = profile.load(written(folder, one_region + own)).launch
     assert (found.image, found.security_group, found.subnet) == ("ami-0123456789abcdef0", "sg-01234567", "subnet-0123456789abcdef0")
     assert (found.reach, found.fleet) == ("endpoint", False)
+    through = profile.load(written(folder, GOOD + "launch: {fleet: true, subnet: null}\n"))
+    assert through.launch.fleet and through.rehearsed().launch.fleet, "a rehearsal is about that too"
     left_out = profile.load(written(folder, GOOD)).launch
     assert (left_out.image, left_out.security_group, left_out.subnet, left_out.reach) == (None, None, None, "address")
 
@@ -117,7 +119,7 @@ def test_what_the_account_has_of_its_own_is_named_under_launch(folder: Path) -> 
         ("subnet: subnet-xyz", ["launch.subnet", "the id of a subnet"]),
         ("reach: endpont", ["launch.reach", "a way in (address, endpoint, ssm)", "nearest: endpoint"]),
         ("image: ami-01234567", ["launch.image", "an id belongs to one region", "found 2"]),
-        ("fleet: true", ["launch.fleet", "found true; expected false", "not there yet"]),
+        ("fleet: 1", ["launch.fleet", "true: asked for through an EC2 Fleet"]),
         ("ami: ami-01234567", ["launch.ami", "unknown key", "image, security_group, subnet, reach, fleet"]),
     ],
 )

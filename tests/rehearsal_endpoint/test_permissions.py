@@ -106,7 +106,7 @@ class Stopped(Exception):
         self.step, self.error = step, e
 
 
-def life(provider: AwsProvider, lease: str, strays: Callable[[], None] = lambda: None) -> Inventory:
+def life(provider: AwsProvider, lease: str, strays: Callable[[], None] = lambda: None, *, fleet: bool = False) -> Inventory:
     """Every call of a run, step by step, as the engine makes them; the last look. `Stopped` names the step."""
 
     def step(name: str, do: Callable[[], Any]) -> Any:
@@ -118,11 +118,17 @@ def life(provider: AwsProvider, lease: str, strays: Callable[[], None] = lambda:
     step("login", provider.identity)
     offer = step("offers", lambda: provider.offers(NEED))[0]
     spec = LaunchSpec(replace(offer, spot=False, zone=f"{REGION}a"), 60, "2027-01-01T00:00:00Z", b"{}", ingress_cidr="203.0.113.7/32")
+    spec = replace(spec, fleet=fleet)
     step("guard is ready", lambda: provider.check_schedule([REGION]))
     made: dict[str, Resource] = {}
+    if fleet:
+        step("fleet is ready", provider.check_fleet)
     for number, kind in enumerate((*provider.steps(spec), "schedule"), 1):
         token = f"{lease[-8:]}-{number}-{secrets.token_hex(16)}"
         made[kind] = step(kind, lambda kind=kind, token=token: provider.create(kind, spec, lease=lease, token=token, made=made))
+        if kind == "fleet":
+            made["instance"] = step("fleet's machine", lambda: wait_for(lambda: provider.made_by(made["fleet"])))
+            assert step("fleet is read back", lambda: provider.verify_fleet(made["fleet"])) == []
     assert step("guard is read back", lambda: provider.verify_schedule(made["schedule"])) == []
 
     def runs() -> Any:
@@ -131,15 +137,17 @@ def life(provider: AwsProvider, lease: str, strays: Callable[[], None] = lambda:
     machine = step("start", lambda: wait_for(runs))
     assert step("launch is read back", lambda: provider.verify_launch(machine, spec)) == []
     strays()
-    return let_go(provider, lease, step)
+    return let_go(provider, lease, step, ("schedule", "fleet", "launch-template") if fleet else ("schedule",))
 
 
-def let_go(provider: AwsProvider, lease: str, step: Callable[[str, Callable[[], Any]], Any]) -> Inventory:
+def let_go(
+    provider: AwsProvider, lease: str, step: Callable[[str, Callable[[], Any]], Any], must: tuple[str, ...] = ("schedule",)
+) -> Inventory:
     def ours() -> Inventory:
         found: Inventory = step("look", lambda: provider.inventory(lease))
         for looked in found.looked_in:
-            if looked.kind == "schedule" and not looked.checked:  # we made one, so a look without it is none: lease._look
-                raise Stopped("look", ProviderError(f"schedule could not be listed: {looked.reason}"))
+            if looked.kind in must and not looked.checked:  # we made one, so a look without it is none: lease._look
+                raise Stopped("look", ProviderError(f"{looked.kind} could not be listed: {looked.reason}"))
         return found
 
     def left() -> bool:
@@ -172,6 +180,7 @@ def test_the_runners_policy_is_what_a_life_uses_no_more_and_no_less(place: Place
 
     last = life(provider, lease, strays)
     assert all(looked.checked for looked in last.looked_in), [looked for looked in last.looked_in if not looked.checked]
+    assert not [r for r in life(provider, lease_id(), fleet=True).resources if r.phase is not Phase.GONE]
     spec = LaunchSpec(provider.offers(NEED)[0], 60, "2027-01-01T00:00:00Z", reach="endpoint")
     with contextlib.suppress(ProviderError):  # the rehearsal has no Instance Connect endpoint; that it was asked about is enough
         provider.create("security-group", spec, lease=lease, token="endpoint-1-x", made={})
@@ -206,6 +215,51 @@ def test_each_action_that_is_missing_stops_a_named_step_or_is_optional(action: a
     finally:
         place.enforce(None)
         let_go(place.provider(), lease, lambda name, do: do())
+
+
+FLEETS = ("CreateLaunchTemplate", "CreateFleet", "DescribeFleetInstances", "DescribeFleetHistory")
+FLEETS_ENDS = ("DescribeFleets", "DescribeLaunchTemplates", "DeleteFleets", "DeleteLaunchTemplate")
+
+
+@pytest.mark.parametrize("name", (*FLEETS, *FLEETS_ENDS))
+def test_each_action_of_fleets_that_is_missing_stops_a_life_through_one(name: str, place: Place) -> None:
+    lease, action = lease_id(), f"ec2:{name}"
+    place.rehearsal.faults([{"timing": {"fleet_s": 0.5}}])
+    place.enforce(RUNNER, without=action)
+    try:
+        with pytest.raises(Stopped, match=action):
+            life(place.provider(), lease, fleet=True)
+    finally:
+        place.enforce(None)
+        place.rehearsal.faults([{"timing": QUICK}])
+        let_go(place.provider(), lease, lambda name, do: do())
+
+
+def test_a_fleet_without_the_tag_or_of_somebody_elses_template_is_denied(place: Place) -> None:
+    ec2, tags = place.cloud.ec2, [{"Key": "gpulease:managed", "Value": "true"}]
+    theirs = ec2.create_launch_template(LaunchTemplateName=f"lt{next(_numbers)}", LaunchTemplateData={})["LaunchTemplate"]
+    place.enforce(RUNNER)
+    denied = "UnauthorizedOperation"
+    assert code_of(ec2.create_launch_template, LaunchTemplateName="lt-x", LaunchTemplateData={}) == denied, "untagged"
+    tagged = [{"ResourceType": "launch-template", "Tags": tags}]
+    name = f"lt{next(_numbers)}"
+    ours = ec2.create_launch_template(LaunchTemplateName=name, LaunchTemplateData={}, TagSpecifications=tagged)["LaunchTemplate"]
+
+    def fleet(template: str, **more: Any) -> dict[str, Any]:
+        configs = [{"LaunchTemplateSpecification": {"LaunchTemplateId": template, "Version": "1"}}]
+        return {"Type": "request", "LaunchTemplateConfigs": configs, "TargetCapacitySpecification": {"TotalTargetCapacity": 1}, **more}
+
+    born = {"TagSpecifications": [{"ResourceType": "fleet", "Tags": tags}]}
+    assert code_of(ec2.create_fleet, **fleet(ours["LaunchTemplateId"])) == denied, "a fleet without the tag"
+    assert code_of(ec2.create_fleet, **fleet(theirs["LaunchTemplateId"], **born)) == denied, "a template that is not ours"
+    place.enforce(None)
+    stranger = ec2.create_fleet(**fleet(theirs["LaunchTemplateId"]))["FleetId"]
+    place.enforce(RUNNER)
+    assert code_of(ec2.delete_fleets, FleetIds=[stranger], TerminateInstances=True) == denied, "a fleet that is not ours"
+    place.enforce(None)
+    ec2.delete_fleets(FleetIds=[stranger], TerminateInstances=True)
+    for one in (ours, theirs):
+        ec2.delete_launch_template(LaunchTemplateId=one["LaunchTemplateId"])
 
 
 def test_the_reapers_policy_lets_go_of_everything_and_rents_nothing(place: Place) -> None:
