@@ -18,6 +18,7 @@ from provisioner.plan import Plan
 from provisioner.providers.sim import Fault, SimProvider, World, truth
 from provisioner.run import Ended, run
 from provisioner.scope import Scope
+from tests.core.test_fleet_rules import Filling
 from tests.core.torture import OFFER
 
 ZONES = tuple(replace(OFFER, zone=f"sim-1{letter}") for letter in "abc")
@@ -44,9 +45,12 @@ class Bench:
         self.provider: Any = Starting(path=str(self.cloud), world=World(linger_s=0.0), settle_s=0.3)
         self.folder = ledger.create({"provider": "sim", "settings": self.provider.settings()})
         self.story: list[str] = []
+        self.launch: dict[str, Any] = {}
 
     def run(self, *offers: Offer, seconds: int = 3, budget: int = 10**7) -> Ended:
-        wanted = replace(profile.load("smoke"), waived=("watchdog", "schedule"))
+        smoke = profile.load("smoke")
+        launch = smoke.launch.model_copy(update=self.launch)
+        wanted = replace(smoke, waived=("watchdog", "schedule"), launch=launch)
         plan = Plan(wanted, offers, tuple(cost.own_host(offer.price) for offer in offers), budget, seconds, seconds, True)
         return run(plan, self.provider, self.folder, Scope(), lambda stage, text: self.story.append(text), access=Access())
 
@@ -180,3 +184,39 @@ def test_a_login_refused_while_the_machine_starts_is_no_refusal_to_launch(bench:
     ended = bench.run(OFFER)
     (said,) = [e["body"] for e in read(bench.folder.journal).entries if e["kind"] == "outcome"]
     assert (ended.exit, ended.verdict, said["outcome"]) == (Exit.FAILED, Verdict.RELEASED, "failed")
+
+
+class NoRoom(Filling):
+    """Its first fleet makes nothing and says why; it would try again for as long as it is there."""
+
+    full = 1
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        self.traits = replace(self.traits, fleets=True, second_look_s=0.1)
+        self.beside: list[int] = []
+
+    def create(self, kind: str, *args: Any, **more: Any) -> Resource:
+        if kind == "fleet":
+            self.beside.append(len([t for t in self.world.things.values() if t.kind == "fleet" and t.asked is None]))
+            self.fills = len(self.beside) > self.full
+        made = super().create(kind, *args, **more)
+        return replace(made, facts={"firesAt": "2030-01-01T00:00:00Z"}) if kind == "fleet" else made
+
+    def made_by(self, fleet: Resource) -> Resource | None:
+        if not self.machines():
+            raise NoCapacity("none", provider_code="InsufficientInstanceCapacity")
+        return self._as(self.machines()[0])
+
+    def verify_fleet(self, fleet: Resource) -> list[str]:
+        return []
+
+
+def test_a_fleet_without_room_is_seen_leaving_before_the_next_is_asked_for(bench: Bench) -> None:
+    bench.provider = NoRoom(world=World(linger_s=0.0), settle_s=0.2)
+    bench.launch = {"fleet": True}
+    bench.run(*ZONES[:2])
+    assert bench.provider.beside == [0, 0] and len(bench.provider.machines()) == 1
+    assert not bench.provider.world.billed()
+    refused = [line for line in bench.story if line.startswith("no capacity")]
+    assert len(refused) == 1 and "InsufficientInstanceCapacity; 1 more to ask for" in refused[0]

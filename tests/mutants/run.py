@@ -26,7 +26,7 @@ from tests.mutants.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("provisioner", "cost", "profiles", "playbooks", "pyproject.toml")
-NEEDED_TESTS = ("__init__.py", "conftest.py", "aws", "core", "drill", "os", "rehearsal_endpoint", "remote")
+NEEDED_TESTS = ("__init__.py", "conftest.py", "aws", "core", "cost", "drill", "os", "rehearsal_endpoint", "remote")
 LONGEST_S = 60
 FAILED = 1
 """What pytest exits with when tests ran and some failed."""
