@@ -76,8 +76,10 @@ def test_what_a_fleet_makes_in_place_of_a_machine_that_went_is_let_go_of_too(ben
     process = bench.start(*bench.run_words(bench.profile(**FLEETS)))
     assert bench.until(lambda: bench.stage("verify", "done"))
     (first,) = truth(bench, "instance")
+    os.kill(process.pid, signal.SIGSTOP)  # it would let go of the fleet as soon as it noticed
     bench.ec2().terminate_instances(InstanceIds=[first["id"]])
     assert bench.until(lambda: len(truth(bench, "instance")) == 2, 10)
+    os.kill(process.pid, signal.SIGCONT)
     ended = bench.end(process)
     assert ended.code == Exit.FAILED, ended.story
     time.sleep(0.5)

@@ -126,7 +126,7 @@ MUTANTS = [
     Mutant("coming-is-not-asked", LEASE, "    if resource.phase is Phase.LEAVING:\n        return\n", "    if resource.phase in (Phase.LEAVING, Phase.COMING):\n        return\n", (f"{RULES}::test_a_machine_that_is_only_coming_is_asked_to_go_and_counts_as_held",)),
     Mutant("rebuilt-is-released", LEASE, ">= needed and not held.rebuilt\n", ">= needed\n", (f"{RULES}::test_what_a_lost_journal_knew_is_waited_for_and_never_called_released",)),
     Mutant("an-old-verdict-stands", LEASE, "                    held.verdict = None  # an older", "                    pass  # an older", (f"{RULES}::test_what_is_seen_after_a_verdict_takes_the_verdict_back",)),
-    Mutant("a-story-can-end-it", LEASE, "    tell = _unbreakable(tell)\n", "", (f"{RULES}::test_a_story_that_cannot_be_told_does_not_end_the_letting_go",)),
+    Mutant("a-story-can-end-it", LEASE, "    tell = unbreakable(tell)\n", "", (f"{RULES}::test_a_story_that_cannot_be_told_does_not_end_the_letting_go",)),
     # -- the folder of leases --------------------------------------------------------------------------------------------
     Mutant("state-folder-readable", LEDGER, "    if mode & 0o077:\n", "    if False:\n", (f"{LEDGERS}::test_a_state_folder_that_others_can_enter_is_refused",)),
     Mutant("nobody-is-alive", LEDGER, "    except BlockingIOError:\n        return True\n", "    except BlockingIOError:\n        return False\n", (f"{LEDGERS}::test_a_lease_is_alive_while_somebody_has_its_journal",)),
