@@ -41,9 +41,7 @@ EPOCH, MINOR = datetime(1970, 1, 1, tzinfo=UTC), 0
 INSTANT = re.compile(r"(2[01]\d\d)-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?Z", re.ASCII)
 
 
-class Bad(Exception):
-    """One finding: its code as in gpulease's docs/proof.md, and words. E0.. and E111 say that we could not look."""
-
+class Bad(Exception):  # one finding: its code as in gpulease's docs/proof.md, and words; E0.. and E111 say that we could not look
     def __init__(self, code, words):
         super().__init__(words)
         self.code = code
@@ -277,9 +275,7 @@ def fits(value, shape, path):
 
 
 # 6. HISTORY
-class Thing:
-    """One resource: every line that shows it, and how it was asked to go."""
-
+class Thing:  # one resource: every line that shows it, and how it was asked to go
     def __init__(self, body, ask):
         self.kind, self.id, self.region, self.ask, self.seen, self.removals = body["class"], body["id"], body.get("region", ""), ask, [], []
 
@@ -529,7 +525,7 @@ def check(folder):
     if raw.get("journal.jsonl") is not None:
         entries = step(chain, raw["journal.jsonl"], statement["predicate"]["journal"]["records"] if statement else None)
         if entries and statement:
-            step(agrees, statement["predicate"], entries)
+            step(agrees, statement, entries)
     return found, statement and statement["predicate"], signed[1] if signed else ""
 
 
@@ -558,11 +554,15 @@ def digest(folder, names, raw, subject):
         raise Bad("E120", f"{name} was changed or swapped: its sha256 is not the one in the statement")
 
 
-def agrees(predicate, entries):
+def agrees(statement, entries):
     told = Told(entries)
     made = derived(told)
     for name in COMPARED:
-        compare(predicate[name], made[name], f"$.{name}")
+        compare(statement["predicate"][name], made[name], f"$.{name}")
+    files = {subject["name"]: subject["digest"]["sha256"] for subject in statement["subject"]}
+    for name, sealed in told.rows["seal"][-1]["body"]["files"].items() if "seal" in told.rows else ():
+        if name != "journal.jsonl":
+            compare(files.get(name), sealed, f"$.subject {name}")
     for ask in told.asks:  # a token that carries the journal's head went to AWS: what was before it cannot be another now
         head = ask.body["token"].rpartition("-")[2]
         if re.fullmatch("[0-9a-f]{32}", head) and not ask.entry["prev"].startswith(head):

@@ -9,6 +9,7 @@ years are bounded, so that no arithmetic on a hostile file can leave the calenda
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -21,8 +22,10 @@ from provisioner.model import Json
 
 INSTANT = re.compile(r"(2[01]\d\d)-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?Z", re.ASCII)
 DEPTH = 48
+_LONGEST = len("2026-11-21T14:02:10.123456Z")
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 _BRACKETS = re.compile(rb"[\[\]{}]")
+_LONG = re.compile(rb"\d{16}")  # a number beyond 2^53 - 1 has as many
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -37,20 +40,29 @@ class Malformed(ValueError):
 def dumps(value: Json) -> bytes:
     """The canonical bytes. Raises ValueError on a float, on an integer beyond 2^53 - 1 and on a lone surrogate."""
     _no_floats(value)
-    return rfc8785.dumps(value)
+    return _written(value)
 
 
 def loads(raw: bytes) -> Json:
     """The value whose canonical bytes these are, or `Malformed`."""
     value = parse(raw, parse_float=_refuse)
     try:
-        again = rfc8785.dumps(value)
+        again = rfc8785.dumps(value) if _LONG.search(raw) else _written(value)
     except ValueError as e:
         raise Malformed(str(e) or "not canonical") from None
     if again != raw:
         offset = differs_at(again, raw)
         raise Malformed(f"not in canonical form at byte {offset}", offset)
     return value
+
+
+def _written(value: Json) -> bytes:
+    """RFC 8785 by the library, or by Python's own encoder where both write the same: that one is fifty times as fast.
+
+    They differ in the order of names outside ASCII, in floats and in numbers beyond 2^53 - 1; the last two are not let here.
+    """
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode() if text.isascii() else rfc8785.dumps(value)
 
 
 def parse(raw: bytes, *, parse_float: Callable[[str], Any] | None = None) -> Json:
@@ -85,7 +97,12 @@ def differs_at(a: bytes, b: bytes) -> int:
 
 def milliseconds(text: object) -> int | None:
     """Milliseconds since 1970 of an RFC 3339 text with a Z, rounded down; None for anything else."""
-    match = INSTANT.fullmatch(text) if isinstance(text, str) else None
+    return _instant(text) if isinstance(text, str) and len(text) <= _LONGEST else None
+
+
+@functools.lru_cache(maxsize=1 << 16)  # each time of a journal is asked for eight times
+def _instant(text: str) -> int | None:
+    match = INSTANT.fullmatch(text)
     if match is None:
         return None
     *fields, fraction = match.groups()
@@ -115,12 +132,16 @@ def _refuse(text: str) -> NoReturn:
 def _no_floats(value: Json) -> None:
     match value:
         case dict():
-            for item in value.values():
+            for name, item in value.items():
+                if not isinstance(name, str):
+                    raise TypeError(f"{name!r} is no name")
                 _no_floats(item)
         case list() | tuple():
             for item in value:
                 _no_floats(item)
         case float():
             raise TypeError(f"{value!r} is a float; nothing signed holds one")
+        case int() if abs(value) >= 2**53:
+            raise ValueError(f"{value} is beyond 2^53 - 1")
         case _:
             return

@@ -18,7 +18,7 @@ import rfc8785
 
 from provisioner.evidence import bundle, chain, sign, statement, verify
 from provisioner.evidence.history import Nonsense
-from tests.evidence.bundles import files_of, forge, keys
+from tests.evidence.bundles import files_of, forge, keys, state, write
 from tests.evidence.journals import INST, PRODUCER, STORIES, Tape
 
 Made = dict[str, Any]
@@ -276,3 +276,22 @@ def test_a_bundle_put_together_from_two_honest_ones_is_refused(tmp_path: Path) -
 def test_an_answer_without_its_question_cannot_even_be_stated(tmp_path: Path) -> None:
     with pytest.raises(Nonsense):
         rewrite(tmp_path / "b", "normal", without_kind("intent"))
+
+
+def test_answers_that_are_counted_and_not_handed_over_are_refused(tmp_path: Path) -> None:
+    """Found by mutation: without its results a statement was not derived again, and nothing else objected."""
+
+    def drop(made: Made) -> None:
+        made["subject"] = [subject for subject in made["subject"] if subject["name"] != "results.json"]
+
+    report = verify.verify(forge(tmp_path / "b", "normal", drop))
+    assert report.exit == 1 and [p.code for p in report.problems] == ["E121"]
+
+
+def test_a_statement_without_its_beginning_is_refused_and_nothing_falls_over(tmp_path: Path) -> None:
+    """Found by mutation: the page of such a statement cannot be rendered, and was asked for."""
+    folder, made = write(tmp_path / "b", STORIES["held"]()), state(STORIES["held"]())
+    without("run", "startedAt")(made)
+    (folder / "statement.dsse.json").write_bytes(sign.sign(made, keys()).raw)
+    report = verify.verify(folder)
+    assert report.exit == 1 and [p.code for p in report.problems] == ["E301"]
