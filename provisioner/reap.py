@@ -22,6 +22,7 @@ from provisioner.errors import GpuleaseError, ProviderError, UsageError
 from provisioner.journal import instant
 from provisioner.lease import body_of
 from provisioner.model import Inventory, Phase, Provider, Resource, Verdict
+from provisioner.scope import side_by_side
 
 OVERDUE_S = times.REAL.overdue_s
 """Past the deadline every earlier guard has had its turn: the machine's own timer at it, the watchdog a minute later."""
@@ -122,7 +123,7 @@ def _survey(clouds: Mapping[str, Provider]) -> tuple[dict[str, Inventory], list[
         except ProviderError as e:
             return e
 
-    with ThreadPoolExecutor(min(len(clouds), MOST_REGIONS), thread_name_prefix="reap") as threads:
+    with side_by_side(min(len(clouds), MOST_REGIONS), "reap") as threads:
         looks = dict(zip(clouds, threads.map(look, clouds.values()), strict=True))
     seen = {region: one for region, one in looks.items() if isinstance(one, Inventory)}
     failed = {region: one for region, one in looks.items() if isinstance(one, ProviderError)}

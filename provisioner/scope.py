@@ -18,6 +18,10 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 NAP_S = 0.05
 
@@ -120,6 +124,21 @@ def signals(scope: Scope, say: Callable[[str], None]) -> Iterator[None]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def side_by_side(most: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Threads that only ask. Where a signal raises (see `terminal`), no more is asked and nobody waits for an answer."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    threads, stopped = ThreadPoolExecutor(most, thread_name_prefix=name), False
+    try:
+        yield threads
+    except KeyboardInterrupt:
+        stopped = True
+        raise
+    finally:
+        threads.shutdown(wait=not stopped, cancel_futures=stopped)
 
 
 def cry(text: str) -> None:

@@ -41,12 +41,21 @@ class Stopped(KeyboardInterrupt):
         self.code = 128 + number
 
 
+class _Left(SystemExit):
+    """Stopped, and told so: nothing is left to do but to end."""
+
+    code: int
+
+
 def begin(app: typer.Typer, words: Sequence[str]) -> NoReturn:
     """Run the command line to its end. Never returns; the exit code is the last word."""
     _stand()
     as_json = "--json" in words
     try:
         code = app(list(words), prog_name="gpulease", standalone_mode=False)
+    except _Left as e:
+        # Python would wait for every thread that still has a question open, for minutes where a cloud does not answer.
+        os._exit(e.code)
     except CommandLineError as e:
         command = e.ctx.command_path if e.ctx else "gpulease"
         # `verify` has a meaning of its own for 2: intact, and the tier not reached.
@@ -88,7 +97,11 @@ def ending(as_json: bool, now: str = "", *, usage: int = Exit.USAGE, speaks_of_m
                 _end(e, now, code_of(e), as_json)
             except KeyboardInterrupt as e:
                 stopped = GpuleaseError(f"stopped: {e or 'SIGINT'}", why="nothing had been asked for", next="the same command again")
-                _end(stopped, now, getattr(e, "code", int(Exit.SIGINT)), as_json, "Stopped")
+                code = getattr(e, "code", int(Exit.SIGINT))
+                try:
+                    _end(stopped, now, code, as_json, "Stopped")
+                except SystemExit:
+                    raise _Left(code) from None
             except OSError as e:
                 where = f": {e.filename}" if e.filename else ""
                 trouble = GpuleaseError(
@@ -101,7 +114,7 @@ def ending(as_json: bool, now: str = "", *, usage: int = Exit.USAGE, speaks_of_m
                 # A bug of ours: the program ends here.
                 _end(bug(e), now, int(Exit.BUG), as_json, type(e).__name__)
     except Stopped as e:
-        sys.exit(e.code)  # it came in the instant before
+        raise _Left(e.code) from None  # it came in the instant before
 
 
 def bug(e: BaseException) -> GpuleaseError:

@@ -23,6 +23,7 @@ from provisioner.providers.aws_client import Account
 from provisioner.providers.aws_errors import DENIED
 from provisioner.providers.aws_inventory import LAUNCHERS, MADE, OTHER
 from provisioner.providers.aws_kind import Kind, resource
+from provisioner.scope import side_by_side
 
 UNKNOWN = frozenset({"InvalidAction", "UnsupportedOperation", "NotImplemented"})
 UNKNOWN_HERE = frozenset({"ResponseParserError", "501", "500"})
@@ -52,7 +53,7 @@ def look(accounts: Sequence[Account], lease: str | None, *, whole: bool = True) 
     ]
     rest = [kind for kind in OTHER if kind not in LAUNCHERS]
     others: list[Callable[[], Listing]] = [_of_kind(account, kind, lease) for account in accounts for kind in rest]
-    with ThreadPoolExecutor(min(len(asks), MOST_AT_ONCE), thread_name_prefix="look") as threads:
+    with side_by_side(min(len(asks), MOST_AT_ONCE), "look") as threads:
         found = _all(threads, [*asks, *others] if whole else asks)
         if not whole and not any(r.phase is not Phase.GONE for one in found for r in one.resources):
             found += _all(threads, others)

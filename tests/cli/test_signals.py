@@ -138,6 +138,24 @@ def test_a_signal_while_the_cloud_is_asked_is_answered_at_once_and_in_json(numbe
     assert f'"what": "stopped: {number.name}"' in out and '"nothing was rented, nothing was spent"' in out
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_look_for_forgotten_leases_ends_at_once_however_many_answers_are_still_to_come(number: signal.Signals, cli: Cli) -> None:
+    with silent() as server:
+        regions = ["--region", "us-east-1", "--region", "us-west-2"]
+        words = [*GPULEASE, "reap", "--json", "--endpoint", f"http://127.0.0.1:{server.getsockname()[1]}", *regions]
+        process = subprocess.Popen(words, env=cli.env, stdout=-1, stderr=-1, text=True)
+        server.settimeout(20)
+        open_questions = [server.accept() for _ in range(4)]
+        process.send_signal(number)
+        began = time.monotonic()
+        out, err = process.communicate(timeout=20)
+        took = time.monotonic() - began
+        for connection, _ in open_questions:
+            connection.close()
+    assert took < SOON and process.returncode == 128 + number, err
+    assert f'"what": "stopped: {number.name}"' in out
+
+
 def test_a_signal_while_a_rehearsal_starts_leaves_no_rehearsal(cli: Cli, tmp_path: Path) -> None:
     """The process that was just started is known to nobody else, so it ends with us."""
     sleeper = tmp_path / "provisioner"
