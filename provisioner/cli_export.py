@@ -17,6 +17,7 @@ def export(
     sign_ssh: Annotated[
         str | None, typer.Option("--sign-ssh", help="Also sign with this ssh key; `agent` takes the agent's first.", metavar="KEY")
     ] = None,
+    redact: Annotated[bool, typer.Option("--redact", help="A copy without account, ARN, addresses and names; costs the tiers.")] = False,
     as_json: Json = False,
 ) -> None:
     """The proof of a lease as one file to hand over: a zip that verifies as the folder does.
@@ -25,9 +26,10 @@ def export(
         gpulease export              of the newest lease, here
         gpulease export 7f3a9k2m --to proof.zip
         gpulease export --sign-ssh ~/.ssh/id_ed25519
+        gpulease export --redact
     """
     from provisioner.handing_over import export_proof
 
     with ending(as_json):
-        record, text = export_proof(lease, to, sign_ssh)
+        record, text = export_proof(lease, to, sign_ssh, redact=redact)
         leave(0, record if as_json else text)

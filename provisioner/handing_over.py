@@ -5,6 +5,8 @@ It is verified before it is written, so nobody hands over what does not hold; an
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import secrets
 import subprocess
@@ -15,9 +17,10 @@ from typing import Any
 from provisioner.clean import clean
 from provisioner.clouds import newest
 from provisioner.errors import RefusedError, RunError
+from provisioner.ledger import LeaseFolder, private, root
 
 
-def export_proof(name: str | None, to: Path | None, ssh_key: str | None = None) -> tuple[dict[str, Any], str]:
+def export_proof(name: str | None, to: Path | None, ssh_key: str | None = None, *, redact: bool = False) -> tuple[dict[str, Any], str]:
     """Where it was written, as a record and in words."""
     from provisioner.evidence import archive, bundle, sign, sshsig, verify
 
@@ -29,6 +32,18 @@ def export_proof(name: str | None, to: Path | None, ssh_key: str | None = None) 
         raise RunError(f"the proof of {folder.id} does not hold", why=report.problems[0].message, next=f"gpulease verify {folder.evidence}")
     path = Path(f"{folder.evidence.name}.zip") if to is None else to
     members = bundle.members(folder.evidence)
+    lost: list[str] = []
+    openings = path.with_name(f"{path.name}.openings.json")
+    if redact:
+        tier = str(report.json()["tier"])
+        members, opened = _without_names(folder, members)
+        _write(openings, json.dumps(opened, indent=1, sort_keys=True).encode())
+        lost = [
+            f"it costs  {tier} becomes client-signed: what AWS signed names the account, and AWS's log holds the first journal's heads"
+            if tier != "client-signed"
+            else "it costs  no tier; this proof could still have been corroborated, the copy cannot",
+            f"keep      {openings}: it opens each commitment; give away one line of it at a time",
+        ]
     if ssh_key is not None:
         payload, _ = sign.opened(members["statement.dsse.json"], members["signer.pub.json"])
         members["statement.sshsig"] = _signed_by_ssh(sign.pae(payload), ssh_key)
@@ -37,14 +52,35 @@ def export_proof(name: str | None, to: Path | None, ssh_key: str | None = None) 
     _write(path, data)
     line = f'you namespaces="{sshsig.NAMESPACE}" {sshsig.ed25519(sign.raw_key(members["signer.pub.json"])).line}'
     record = {"schema": "gpulease/export/1", "lease": folder.id, "path": str(path), "bytes": len(data), "tier": report.json()["tier"]}
+    record |= {"tier": "client-signed", "openings": str(openings)} if redact else {}
     return record | {"allowedSigners": line}, "\n".join(
         [
+            *lost,
             f"written   {path} ({len(data)} bytes)",
             f"check it  gpulease verify {path}",
             f"whose     {line}",
             "          as a line of the file for verify --allowed-signers: give it to those who should know that it was you",
         ]
     )
+
+
+def _without_names(folder: LeaseFolder, members: dict[str, bytes]) -> tuple[dict[str, bytes], dict[str, dict[str, str]]]:
+    """The copy's files, signed anew over the first statement's digest, and what opens its commitments."""
+    from provisioner.evidence import bundle, canonical, chain, page, redact, render, sign, statement
+
+    keys, envelope = private(root() / "keys"), members["statement.dsse.json"]
+    first = canonical.loads(sign.opened(envelope, members["signer.pub.json"])[0])
+    kept = {name: data for name, data in members.items() if name in bundle.COVERED}
+    made = redact.redacted(chain.read(members["journal.jsonl"]).entries, kept, sign.secret(keys, envelope))
+    files = made.files | {"README.md": bundle.readme(folder.id)}
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    results = files.get("results.json")
+    stated = statement.build(made.entries, digests, producer=first["predicate"]["producer"], results=results)
+    stated["predicate"]["supersedes"] = {"sha256": hashlib.sha256(envelope).hexdigest()}
+    signed = sign.sign(stated, keys)
+    rendered = {"report.md": render.report(stated, results), "report.html": page.page(stated, results)}
+    proof = {"journal.jsonl": made.journal, "statement.dsse.json": signed.raw, "signer.pub.json": signed.public}
+    return files | proof | rendered, made.openings
 
 
 def _signed_by_ssh(message: bytes, key: str) -> bytes:

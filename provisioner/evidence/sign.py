@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import os
 import secrets
 import stat
@@ -93,6 +94,11 @@ def key(folder: Path) -> CryptoSigner:
             f"{path} is not an Ed25519 key", why="it was damaged or replaced", next=f"mv {path} {path}.old   (a new one is made)"
         )
     return CryptoSigner(private)
+
+
+def secret(keys: Path, about: bytes) -> bytes:
+    """Bytes that only the key's owner can make again, another for everything that they are about: a signature nobody sees."""
+    return bytes.fromhex(key(keys).sign(b"salts " + hashlib.sha256(about).digest()).signature)
 
 
 def opened(raw: bytes, public: bytes) -> tuple[bytes, str]:

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from provisioner import ledger
 from provisioner.cli import app
-from provisioner.evidence import verify
-from tests.evidence.bundles import copy
+from provisioner.evidence import bundle, verify
+from tests.evidence.bundles import copy, files_of
+from tests.evidence.test_redact import told
 
 LEASE = "r-20261118t120640z-7f3a9k2m"
 
@@ -87,3 +88,22 @@ def test_a_key_that_does_not_sign_stops_it_and_says_why(key: str, proof: Path, t
     monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "nobody"))
     done = CliRunner().invoke(app, ["export", "--sign-ssh", key])
     assert done.exit_code == 4 and ("did not sign" in done.stderr or "cannot be listed" in done.stderr) and not list(tmp_path.glob("*.zip"))
+
+
+def test_a_copy_without_names_verifies_and_says_what_it_costs_and_where_its_openings_are(proof: Path, tmp_path: Path) -> None:
+    run = ledger.root() / "runs" / LEASE
+    tape = told()
+    (run / "journal.jsonl").write_bytes(tape.bytes)
+    for name, data in files_of(tape).items():
+        (run / name).write_bytes(data)
+    bundle.seal(run, proof, ledger.private(ledger.root() / "keys"), version="1.0.0")
+    done = CliRunner().invoke(app, ["export", "--redact", "--to", "b.zip"])
+    assert done.exit_code == 0 and "it costs" in done.stdout and "b.zip.openings.json" in done.stdout, done.stderr
+    assert (tmp_path / "b.zip.openings.json").stat().st_mode & 0o777 == 0o600
+    assert "198.51.100.77" in (tmp_path / "b.zip.openings.json").read_text()
+    assert b"198.51.100.77" not in (tmp_path / "b.zip").read_bytes() and b"openings" not in (tmp_path / "b.zip").read_bytes()
+    report = verify.verify(tmp_path / "b.zip")
+    assert report.exit == 0 and report.predicate is not None and report.predicate["supersedes"], report.text()
+    first = (tmp_path / "b.zip").read_bytes()
+    assert CliRunner().invoke(app, ["export", "--redact", "--to", "b.zip"]).exit_code == 0
+    assert (tmp_path / "b.zip").read_bytes() == first
