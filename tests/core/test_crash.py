@@ -34,8 +34,12 @@ def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda fd: None)
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=str)
-def test_every_crash_point_ends_released(setting: dict[str, Any], tmp_path: Path) -> None:
+DROPS: list[dict[str, Any]] = [{}, {"faults": [("remove", 2, "throttled"), ("observe", 3, "throttled")]}]
+
+
+@pytest.mark.parametrize(("setting", "machines"), [*((setting, 1) for setting in SETTINGS), *((setting, 2) for setting in DROPS)], ids=str)
+def test_every_crash_point_ends_released(setting: dict[str, Any], machines: int, tmp_path: Path) -> None:
+    """Also between letting go of one machine and asking for the next."""
     at, crashed = 0, True
     while crashed:
         at += 1
@@ -45,7 +49,7 @@ def test_every_crash_point_ends_released(setting: dict[str, Any], tmp_path: Path
         path = folder / "journal.jsonl"
         crashed = False
         try:
-            program(provider, clock, path, Wire(at))
+            program(provider, clock, path, Wire(at), machines)
         except Crash:
             crashed = True
         except ProviderError:

@@ -45,7 +45,8 @@ class FullDisk(Journal):
         super()._write(line)
 
 
-def program(cloud: SimProvider, clock: SimClock, path: Path, wire: Wire) -> Verdict | None:
+def program(cloud: SimProvider, clock: SimClock, path: Path, wire: Wire, machines: int = 1) -> Verdict | None:
+    """Holds a machine; with more than one, each is dropped before the next is asked for, as after a spot machine was taken back."""
     journal = TrippingJournal(path, clock)
     journal.wire = cloud.wire = wire
     try:
@@ -53,6 +54,11 @@ def program(cloud: SimProvider, clock: SimClock, path: Path, wire: Wire) -> Verd
         with hold(LEASE, cloud, journal, clock) as lease:
             for kind in cloud.steps(SPEC):
                 lease.create(kind, SPEC)
+            for _ in range(machines - 1):
+                wire.trip()
+                lease.drop(lease.made["instance"], within=60, sleep=clock.sleep, tell=lambda text: None)
+                wire.trip()
+                lease.create("instance", SPEC)
             wire.trip()
             clock.sleep(100)
             wire.trip()

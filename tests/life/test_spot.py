@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -66,6 +68,30 @@ def test_it_goes_on_with_the_next_offer_from_the_last_finished_case(bench: Bench
     assert len(set(right)) == 32 and found["stats"]["host"]["sent"] == 32
     machines = {body["id"] for body in bench.entries("done") if body["op"] == "create" and body["class"] == "instance"}
     assert len(machines) == 2 and not bench.left() and bench.verify() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alone", [False, True], ids=["watchdog", "release"])
+def test_kill_9_between_letting_go_of_a_machine_that_is_taken_back_and_asking_for_the_next(alone: bool, bench: Bench) -> None:
+    """The journal then ends with a machine asked to go, and no intent after it."""
+    bench.cloud.faults([taken(8), SLOW, {"action": "TerminateInstances", "kind": "slow", "seconds": 2.0, "times": 1}])
+    process = bench.start(*bench.run_words(bench.profile(**SPOT, on_interruption="continue")))
+
+    def dropping() -> bool:
+        return any(body["op"] == "remove" and body["class"] == "instance" for body in bench.entries("intent"))
+
+    assert bench.until(dropping)
+    if alone:
+        pid = next(body["detail"] for body in bench.entries("guard") if body["guard"] == "watchdog").removeprefix("pid ")
+        os.kill(int(pid), signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGKILL)
+    asked = [body for body in bench.entries("intent") if body["op"] == "create" and body["class"] == "instance"]
+    assert len(asked) == 1
+    if alone:
+        process.wait()
+        bench.end(bench.start("release", bench.folder.id, "--json"))
+    assert bench.released() and bench.verify() == 0
+    assert bench.entries("outcome")[-1]["outcome"] in ("recovered", "interrupted")
 
 
 @pytest.mark.slow
