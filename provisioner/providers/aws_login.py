@@ -6,6 +6,9 @@ answer. *Sure, not hopeful*: `sure_until` is the instant up to which calls work 
 as this machine can show it. Where botocore renews by itself, it is the end of what it renews from: an SSO token's end by
 its cache file, the source of an assumed role. An end that nobody wrote down is UNKNOWN, which is not "long enough".
 
+A `credential_process` gets a minute, which botocore does not limit: one that hangs (it asks somebody who is not there)
+would hang the run, and with it the way out.
+
 It reads botocore's configuration and the SSO token's times. No key, no token and nothing that a `credential_process`
 wrote to its stdout is kept, printed or put into an error.
 """
@@ -14,6 +17,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,6 +47,10 @@ WAYS = {
     "iam-role": "the instance's role",
     "explicit": "fixed keys",
 }
+PROCESS_S = 60.0
+"""What a `credential_process` may take: long enough for somebody to type a code. One that hung is not asked again for a minute."""
+ASKED_AGAIN_S = 60.0
+
 EXPIRY_KEYS = ("x_security_token_expires", "expiration", "aws_expiration")
 """Beside a session token, tools write its end into the credentials file under these names."""
 
@@ -109,6 +118,56 @@ def ready(session: Any) -> Any:
         # Its output stays out of the message: it may hold the keys.
         words = str(e) if isinstance(e, OSError | RuntimeError) else "it cannot be read"
         raise CredentialRetrievalError(provider="the source of the session", error_msg=f"{type(e).__name__}: {words}") from e
+
+
+def bound_processes() -> None:
+    """Every `credential_process` from here on, also that of a role's source, by the one name under which botocore makes them."""
+    import botocore.credentials
+
+    credentials: Any = botocore.credentials
+    theirs: Any = credentials.ProcessProvider
+    if theirs.__name__ == "Bounded":
+        return
+
+    class Bounded(theirs):  # type: ignore[misc]
+        def __init__(self, profile_name: str, load_config: Any) -> None:
+            super().__init__(profile_name, load_config, popen=_Process)
+
+    credentials.ProcessProvider = Bounded
+
+
+_hung: dict[tuple[str, ...], float] = {}
+
+
+class _Process(subprocess.Popen[bytes]):
+    """One that is ended when it takes too long. In the group of the terminal, so that it can ask there."""
+
+    def __init__(self, words: list[str], **how: Any) -> None:
+        self._words = tuple(words)
+        # A look asks twenty things, and each would wait for it again.
+        if time.monotonic() < _hung.get(self._words, 0.0):
+            raise _too_slow()
+        super().__init__(words, **how)
+
+    def communicate(self, input: bytes | None = None, timeout: float | None = None) -> tuple[bytes, bytes]:
+        try:
+            return super().communicate(input, timeout or PROCESS_S)
+        except subprocess.TimeoutExpired:
+            _hung[self._words] = time.monotonic() + ASKED_AGAIN_S
+            raise _too_slow() from None
+        finally:
+            if self.poll() is None:
+                self.kill()
+                self.wait()
+            for pipe in (self.stdout, self.stderr):  # what it started may hold the other ends; nobody reads them any more
+                if pipe is not None:
+                    pipe.close()
+
+
+def _too_slow() -> TimeoutError:
+    return TimeoutError(
+        f"the credential_process gave no keys within {PROCESS_S:.0f} s and was ended; it may wait for somebody to answer it"
+    )
 
 
 def examine(session: Any, profile: str | None) -> Login:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 
 from provisioner import ledger
-from provisioner.errors import RefusedError
+from provisioner.errors import ProviderError, RefusedError
 from provisioner.journal import Journal
 from provisioner.lease import Lease
 from provisioner.model import LaunchSpec
@@ -62,6 +64,16 @@ class User:
         )
         assert not [word for word in SECRETS if word in done.stdout + done.stderr], "a secret was shown"
         return done
+
+    def here(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """This process has that home as well."""
+        for name in [name for name in os.environ if name.startswith("AWS_") or "proxy" in name.lower()]:
+            monkeypatch.delenv(name)
+        for name, value in self.amazon.env(self.home).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(self.aws / "credentials"))
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(self.aws / "config"))
+        aws_client.forget()
 
     def doctor(self, *words: str, env: dict[str, str] | None = None) -> dict[str, dict[str, str]]:
         done = self.gpulease("doctor", *words, "--region", "us-east-1", "--json", env=env)
@@ -132,6 +144,33 @@ def test_a_process_that_is_not_there_or_gives_what_has_ended_is_a_finding_too(us
     user.files(f"[profile p]\ncredential_process = {user.home / 'nosuch'}\n[profile old]\ncredential_process = {user.process(-60)}\n")
     assert "No such file" in user.doctor("--aws-profile", "p")["AWS credentials"]["saw"]
     assert "still expired" in user.doctor("--aws-profile", "old")["AWS credentials"]["saw"]
+
+
+HANGS = "sleep 300 & echo $! >> {0}/sleeping; echo asked >> {0}/asked; wait"
+
+
+@pytest.mark.parametrize(
+    "config", ["", "role_arn = arn:aws:iam::123456789012:role/r\nsource_profile = p\n[profile p]\n"], ids=["own", "source"]
+)
+def test_a_process_that_hangs_is_ended_and_asked_once_however_much_waits_for_it(
+    config: str, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keys of a role's source are fetched by another way through botocore, and the same limit holds."""
+    user.here(monkeypatch)
+    monkeypatch.setattr(aws_login, "PROCESS_S", 1.0)
+    hangs = user.process(0, HANGS.format(user.home), name="hangs")
+    user.files(f"[profile {'q' if config else 'p'}]\n{config}credential_process = {hangs}\n")
+    provider, began = AwsProvider("us-east-1", profile="q" if config else "p"), time.monotonic()
+    try:
+        with pytest.raises(ProviderError) as refused:
+            provider.inventory(None)
+        assert time.monotonic() - began < 10
+        assert "the credential_process gave no keys within 1 s" in refused.value.what and "never left this machine" in refused.value.why
+        assert refused.value.next == "make the credential_process give fresh keys: aws sts get-caller-identity --profile p"
+        assert (user.home / "asked").read_text().split() == ["asked"] and not user.amazon.asked
+    finally:
+        for pid in (user.home / "sleeping").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
 
 
 SSO = "sso_start_url = https://d-1.awsapps.com/start\nsso_region = us-east-1\n"
@@ -213,15 +252,7 @@ def cloud(tmp_path: Path, user: User) -> Iterator[client.Rehearsal]:
 
 def _held(user: User, spec: LaunchSpec, monkeypatch: pytest.MonkeyPatch) -> ledger.LeaseFolder:
     """A lease on what it takes for AWS, made with the keys in the credentials file, whose owner is gone."""
-    import os
-
-    for name in [name for name in os.environ if name.startswith("AWS_") or "proxy" in name.lower()]:
-        monkeypatch.delenv(name)
-    for name, value in user.amazon.env(user.home).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(user.aws / "credentials"))
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(user.aws / "config"))
-    aws_client.forget()
+    user.here(monkeypatch)
     provider = AwsProvider("us-east-1")
     settings: dict[str, Any] = provider.settings()
     folder = ledger.create({"provider": "aws", "settings": settings, "deadline": spec.deadline})
