@@ -15,6 +15,7 @@ import contextlib
 import io
 import json
 import os
+import select
 import signal
 import sys
 import traceback
@@ -157,7 +158,7 @@ def typed(question: str) -> str:
     askable()
     complain(question, end="")
     try:
-        return input()
+        return _line()
     except EOFError:
         complain("")
         return ""
@@ -168,13 +169,20 @@ def confirm(question: str) -> bool:
     askable()
     complain(question, end="")
     try:
-        return input().strip().lower() in ("y", "yes")
+        return _line().strip().lower() in ("y", "yes")
     except EOFError:
         complain("")
         return False
     except KeyboardInterrupt:
         complain("")
         raise
+
+
+def _line() -> str:
+    # Not `input` alone: a signal that comes in the instant before its read would only be heard with the next key.
+    while not select.select([sys.stdin], [], [], 0.1)[0]:
+        pass
+    return input()
 
 
 def _end(e: GpuleaseError, now: str, code: int, as_json: bool, name: str = "") -> NoReturn:
