@@ -13,7 +13,7 @@ from provisioner.terminal import ending, leave
 
 def export(
     lease: Annotated[str | None, typer.Argument(metavar="[LEASE]", help="A lease; without it the newest one.")] = None,
-    to: Annotated[Path | None, typer.Option("--to", help="The file to write; here, under the lease's name, if left out.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="The file to write, .zip or .pdf; else a zip here.")] = None,
     sign_ssh: Annotated[
         str | None, typer.Option("--sign-ssh", help="Also sign with this ssh key; `agent` takes the agent's first.", metavar="KEY")
     ] = None,
@@ -27,6 +27,7 @@ def export(
         gpulease export 7f3a9k2m --to proof.zip
         gpulease export --sign-ssh ~/.ssh/id_ed25519
         gpulease export --redact
+        gpulease export --to report.pdf     a page to read, with the zip attached
     """
     from provisioner.handing_over import export_proof
 

@@ -22,7 +22,7 @@ from provisioner.ledger import LeaseFolder, private, root
 
 def export_proof(name: str | None, to: Path | None, ssh_key: str | None = None, *, redact: bool = False) -> tuple[dict[str, Any], str]:
     """Where it was written, as a record and in words."""
-    from provisioner.evidence import archive, bundle, sign, sshsig, verify
+    from provisioner.evidence import archive, bundle, canonical, paper, sign, sshsig, verify
 
     folder = newest(name)
     if not folder.evidence.is_dir():
@@ -49,6 +49,9 @@ def export_proof(name: str | None, to: Path | None, ssh_key: str | None = None, 
         members["statement.sshsig"] = _signed_by_ssh(sign.pae(payload), ssh_key)
         sshsig.checked(members["statement.sshsig"], sign.pae(payload))
     data = archive.packed(members, folder.evidence.name)
+    if path.suffix == ".pdf":
+        stated = canonical.loads(sign.opened(members["statement.dsse.json"], members["signer.pub.json"])[0])
+        data = paper.paper(stated, f"{folder.evidence.name}.zip", data)
     _write(path, data)
     line = f'you namespaces="{sshsig.NAMESPACE}" {sshsig.ed25519(sign.raw_key(members["signer.pub.json"])).line}'
     record = {"schema": "gpulease/export/1", "lease": folder.id, "path": str(path), "bytes": len(data), "tier": report.json()["tier"]}
@@ -57,7 +60,7 @@ def export_proof(name: str | None, to: Path | None, ssh_key: str | None = None, 
         [
             *lost,
             f"written   {path} ({len(data)} bytes)",
-            f"check it  gpulease verify {path}",
+            f"check it  gpulease verify {path}" if path.suffix != ".pdf" else f"check it  pdfdetach -saveall {path}, then gpulease verify",
             f"whose     {line}",
             "          as a line of the file for verify --allowed-signers: give it to those who should know that it was you",
         ]
