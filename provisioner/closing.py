@@ -142,9 +142,10 @@ def conclude(folder: LeaseFolder, journal: Journal, outcome: Outcome, code: Exit
 
 
 def _seal(folder: LeaseFolder, journal: Journal, outcome: Outcome, code: Exit) -> Sealed:
-    from provisioner.evidence.bundle import COVERED
+    from provisioner.evidence.bundle import covered
 
-    files = {name: (folder.path / name).read_bytes() for name in COVERED if (folder.path / name).is_file()}
+    there = [str(path.relative_to(folder.path)) for path in (*folder.path.iterdir(), *folder.path.glob("aws/iid/*.p7")) if path.is_file()]
+    files = {name: (folder.path / name).read_bytes() for name in covered(there)}
     journal.note("outcome", {"outcome": str(outcome), "exit": int(code)})
     if holdings(journal.entries).verdict is Verdict.RELEASED:
         for name in SPENT_SECRETS:  # they open nothing any more; what is not kept cannot leak

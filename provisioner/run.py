@@ -19,6 +19,7 @@ from typing import Any
 import cost
 from provisioner import __version__, closing, guards, interruption, times
 from provisioner.errors import Exit, GpuleaseError, HostError, Interrupted, NotCreated, RefusedError, RunError, failure_body
+from provisioner.identify import identify
 from provisioner.journal import Journal, instant, rfc3339
 from provisioner.launching import BOOT_S, Launched, launch
 from provisioner.lease import LINGER_S, PATIENCE_S, hold, holdings, release
@@ -212,6 +213,7 @@ def on_machine(life: Life, launched: Launched, keep_s: float) -> None:
                 hostkey.retire(life.folder.path / "keys", reach["host_key"])
                 detail["hostKeySha256"] = keys.fingerprint(reach["host_key"])
                 life.tell("connect", f"it made itself another: {detail['hostKeySha256']}, and no other is accepted from now on")
+            detail |= identify(life, host, launched.machine)
         with life.stage("verify") as detail:
             # Before anything is downloaded: a machine that is not what was asked for is paid for by the second.
             lease, region = life.lease, launched.offer.region

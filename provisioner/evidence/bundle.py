@@ -15,19 +15,26 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from provisioner.data import folder as folder_of
 from provisioner.errors import RunError
-from provisioner.evidence import chain, page, render, sign, statement
+from provisioner.evidence import chain, identified, page, render, sign, statement
+from provisioner.evidence.corroboration import IDENTITY
 from provisioner.evidence.files import FILE_LIMIT, NAME, Folder, Unreadable
 from provisioner.evidence.history import Nonsense
-from provisioner.journal import sync_folder
+from provisioner.journal import Entry, sync_folder
 from provisioner.model import Json
 
 COVERED = ("results.json", "samples.jsonl", "profile.yaml")
 """What of a lease's folder goes into its proof when the journal's seal does not name its files. Never keys."""
+
+
+def covered(names: Iterable[str]) -> list[str]:
+    """Which of the files in a lease's folder a seal names."""
+    there = sorted(names)
+    return [name for name in COVERED if name in there] + [name for name in there if name.startswith(IDENTITY)]
 
 
 def seal(run: Path, out: Path, keys: Path, *, version: str) -> dict[str, Json]:
@@ -37,13 +44,14 @@ def seal(run: Path, out: Path, keys: Path, *, version: str) -> dict[str, Json]:
             journal = folder.read("journal.jsonl", chain.FILE_LIMIT)
             read = chain.read(journal)
             sealed = [e["body"].get("files", {}) for e in read.entries if e["kind"] == "seal"]
-            names = [name for name in (sealed[-1] if sealed else COVERED) if name in folder.names and name != "journal.jsonl"]
+            names = [name for name in (sealed[-1] if sealed else covered(folder.names)) if name in folder.names and name != "journal.jsonl"]
+            names += [name for name in folder.names if name.startswith(ADDED)]
             files = {name: folder.read(name, LIMITS.get(name, FILE_LIMIT)) for name in names}
         files["README.md"] = readme(run.name)
         journal = journal[: len(journal) - len(read.torn)]
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         producer = {"name": "gpulease", "version": version, "pythonVersion": platform.python_version()}
-        made = statement.build(read.entries, digests, producer=producer, results=files.get("results.json"))
+        made = _made(read.entries, digests, producer, files)
     except (Unreadable, chain.Broken, Nonsense) as e:
         raise RunError("no proof could be made of this lease", why=e.problem.message, next=f"ls -l {run}") from None
     write(out, made, sign.sign(made, keys), journal, files)
@@ -79,6 +87,21 @@ Without gpulease: one file of Python that can be read in one sitting and needs n
 
 What the statement does not show stands in the statement, under `limits`, and in the report, in sentences.
 """
+
+
+def _made(entries: Sequence[Entry], digests: Mapping[str, str], producer: Mapping[str, str], files: Mapping[str, bytes]) -> dict[str, Json]:
+    """The statement, which claims nothing by an identity document that could not be checked here."""
+    aws, results = {name: data for name, data in files.items() if name.startswith("aws/")}, files.get("results.json")
+    made = statement.build(entries, digests, producer=producer, results=results, aws=aws)
+    whole, wrong, _ = identified.doubts(made["predicate"], aws)
+    if whole or made["predicate"]["corroboration"]["iid"] != "present":
+        return made
+    why = "the-signature-does-not-fit" if wrong else "no-certificate-for-the-region"
+    return statement.build(entries, digests, producer=producer, results=results, aws=aws, unchecked=why)
+
+
+ADDED = "aws/cloudtrail/"
+"""What was asked of AWS later: no seal names it."""
 
 LIMITS = {"results.json": render.RESULTS_LIMIT, "profile.yaml": 1 << 20}
 

@@ -54,7 +54,8 @@ class Findings:
         said = {
             "account-not-recorded": not self.simulated and not self.foreign,
             "class-unchecked": any(not row["checked"] for row in last_looks),
-            "client-signed-only": beside["tier"] == "client",
+            "client-observed": beside["tier"] in ("recorded", "corroborated"),
+            "client-signed-only": beside["tier"] in ("client", "identified"),
             "clock-was-set": history.steps > 0,
             "cost-open": "totalHiMicroUsd" not in cost and "unpriced" not in cost and not self.foreign,
             "cost-unpriced": "unpriced" in cost,

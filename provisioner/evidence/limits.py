@@ -12,6 +12,11 @@ LIMITS: dict[str, tuple[str, str]] = {
         "kinds that could not be listed",
         "Some kinds of resource could not be listed; the table of sweeps names them with the reason.",
     ),
+    "client-observed": (
+        "that the client did not lie while it ran",
+        "That a launch and a termination were accepted is AWS's record; what was seen afterwards (terminated, nothing left) is the word "
+        "of the program that ran.",
+    ),
     "client-signed-only": (
         "that the client did not lie while it ran",
         "All of this is the testimony of the program that ran, signed with its user's key, who could have made it say something else.",

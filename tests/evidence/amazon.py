@@ -26,7 +26,7 @@ def document(**changed: Any) -> bytes:
         "architecture": "x86_64",
         "availabilityZone": "us-east-1a",
         "billingProducts": None,
-        "imageId": "ami-0a1b2c3d4e5f60718",
+        "imageId": "ami-0123456789abcdef0",
         "instanceId": INST,
         "instanceType": "g6.xlarge",
         "pendingTime": "2026-11-18T12:06:40Z",

@@ -22,14 +22,16 @@ def keys() -> Path:
 
 def files_of(tape: Tape) -> dict[str, bytes]:
     seals = [e["body"]["files"] for e in tape.entries if e["kind"] == "seal"]
-    return {name: FILES[name] for name in (seals[-1] if seals else ())}
+    return {name: (FILES | tape.aws)[name] for name in (seals[-1] if seals else ())} | tape.aws
 
 
 def state(tape: Tape) -> dict[str, Any]:
     """The honest statement of a story."""
     files = files_of(tape)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    made: dict[str, Any] = statement.build(chain.read(tape.bytes).entries, digests, producer=PRODUCER, results=files.get("results.json"))
+    aws = {name: data for name, data in files.items() if name.startswith("aws/")}
+    entries = chain.read(tape.bytes).entries
+    made: dict[str, Any] = statement.build(entries, digests, producer=PRODUCER, results=files.get("results.json"), aws=aws)
     return made
 
 

@@ -32,6 +32,7 @@ class Tape:
         self.lines: list[bytes] = []
         self.entries: list[dict[str, Any]] = []
         self.head = "0" * 64
+        self.aws: dict[str, bytes] = {}  # files under aws/ that lie beside the journal
 
     def wait(self, seconds: float) -> Tape:
         self.now += int(seconds * 1000)

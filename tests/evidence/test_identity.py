@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import random
 import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 
-from provisioner.evidence import certificates, identity
+from provisioner.evidence import certificates, identity, statement, verify
 from provisioner.evidence.canonical import milliseconds
 from provisioner.rehearsal import worthless
 from tests.evidence.amazon import PINNED, document, forged, signed
-from tests.evidence.tape import INST
+from tests.evidence.bundles import files_of, forge, state, write
+from tests.evidence.journals import FILES, STORIES
+from tests.evidence.tape import INST, PRODUCER, REGION, Tape
 
 OLDEST = timedelta(days=180)
 LEFT = timedelta(days=365)
@@ -137,3 +141,87 @@ def test_each_certificate_of_the_table_is_whole_self_signed_and_amazons_in_name(
     for one in (x509.load_pem_x509_certificate(pem) for pems in certificates.table().regions.values() for pem in pems):
         one.verify_directly_issued_by(one)
         assert "Amazon Web Services LLC" in one.subject.rfc4514_string() and one.public_key().key_size == 2048  # type: ignore[union-attr]
+
+
+def story(text: bytes, *, simulated: bool = False) -> Tape:
+    """A run with one machine, whose identity document says this."""
+    settings = {"region": REGION, "endpoint": "http://127.0.0.1:4566"} if simulated else {"region": REGION}
+    tape = Tape().genesis(simulated=simulated, settings=settings).guards().launch().run().release().quiet().verdict()
+    tape.aws[f"aws/iid/{INST}.p7"] = text
+    return tape.end(files={**FILES, **tape.aws})
+
+
+def begun(**changed: Any) -> bytes:
+    return signed(**{"pendingTime": launch_of(STORIES["normal"]()), **changed})
+
+
+def launch_of(tape: Tape) -> str:
+    launched: str = state(tape)["predicate"]["instances"][0]["launchTime"]
+    return launched
+
+
+def test_a_proof_with_a_document_for_every_machine_is_identified_and_says_so_first(tmp_path: Path) -> None:
+    report = verify.verify(write(tmp_path / "b", story(begun())), "identified", certificates=[PINNED])
+    assert report.exit == 0 and report.text().startswith("VERDICT  AWS-identified. ")
+    assert b"AWS-identified" in (tmp_path / "b" / "report.html").read_bytes()
+    assert {"identity-is-static", "client-signed-only"} <= set(report.predicate["limits"] if report.predicate else ())
+
+
+def test_the_rehearsals_own_document_lifts_a_simulated_proof_only(tmp_path: Path) -> None:
+    rehearsed = verify.verify(write(tmp_path / "a", story(begun(), simulated=True)), "identified")
+    assert rehearsed.exit == 0 and rehearsed.text().startswith("VERDICT  SIMULATED, AWS-identified. ")
+    real = verify.verify(write(tmp_path / "b", story(begun())))
+    assert real.exit == 1 and [p.code for p in real.problems] == ["E501"] and real.tier == ""
+
+
+def test_a_region_without_a_certificate_here_is_not_identified_and_no_contradiction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificates, "table", lambda: certificates.Table("2026-11-25", {}, PINNED))
+    report = verify.verify(write(tmp_path / "b", story(begun())))
+    assert report.exit == 0 and report.tier == "client" and [w.code for w in report.warnings] == ["W504"]
+    assert "not identified: no AWS certificate for us-east-1 here" in report.text()
+    assert "(its maker says AWS-identified; that could not be checked here)" in report.text().splitlines()[0]
+    assert verify.verify(tmp_path / "b", "identified").exit == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "said"),
+    [
+        ({"instanceId": "i-0ffffffffffffffff"}, "E502", "instanceId"),
+        ({"instanceType": "t3.nano"}, "E502", "instanceType"),
+        ({"region": "eu-west-1"}, "E502", "region"),
+        ({"pendingTime": "2026-11-18T09:00:00Z"}, "E503", "s apart"),
+        ({"pendingTime": "yesterday"}, "E503", "an unknown number of s apart"),
+    ],
+)
+def test_a_document_of_another_machine_or_another_time_is_a_contradiction(
+    changed: dict[str, str], code: str, said: str, tmp_path: Path
+) -> None:
+    report = verify.verify(write(tmp_path / "b", story(begun(**changed))), certificates=[PINNED])
+    assert report.exit == 1 and [p.code for p in report.problems] == [code] and said in report.problems[0].message
+
+
+@pytest.mark.parametrize("text", [forged(), forged(disguised=True), b"AAAA\n", b""])
+def test_a_forged_document_is_a_contradiction(text: bytes, tmp_path: Path) -> None:
+    report = verify.verify(write(tmp_path / "b", story(text)), certificates=[PINNED])
+    assert report.exit == 1 and [p.code for p in report.problems] == ["E501"]
+
+
+def test_whoever_could_not_check_a_document_claims_nothing_by_it(tmp_path: Path) -> None:
+    tape = story(forged())
+    files = {name: hashlib.sha256(data).hexdigest() for name, data in files_of(tape).items()}
+    made = statement.build(
+        tape.entries, files, producer=PRODUCER, results=FILES["results.json"], aws=tape.aws, unchecked="no-certificate-for-the-region"
+    )
+    report = verify.verify(write(tmp_path / "b", tape, made), certificates=[PINNED])
+    assert report.exit == 0 and report.tier == "client" and "identity-unchecked" in made["predicate"]["limits"]
+    assert [w.code for w in report.warnings] == ["E501"]
+
+
+def test_a_claim_of_a_tier_without_its_document_is_a_contradiction(tmp_path: Path) -> None:
+    def lift(made: dict[str, Any]) -> None:
+        made["predicate"]["corroboration"] |= {"tier": "identified", "iid": "present"}
+
+    report = verify.verify(forge(tmp_path / "b", "normal", lift))
+    assert report.exit == 1 and [p.code for p in report.problems] == ["E301"]
