@@ -17,11 +17,11 @@ from typing import Any
 
 import cost
 from provisioner import __version__, ledger, providers
-from provisioner.errors import Exit, GpuleaseError, Interrupted, MissedThreshold, NotCreated, RefusedError
+from provisioner.errors import Exit, GpuleaseError, Interrupted, MissedThreshold, NotCreated, ProviderError, RefusedError
 from provisioner.journal import Entry, Journal
-from provisioner.lease import LINGER_S, PATIENCE_S, Holdings, holdings, release
+from provisioner.lease import LINGER_S, PATIENCE_S, Holdings, anchor, holdings, release
 from provisioner.ledger import LeaseFolder
-from provisioner.model import MAKES_MACHINES, Clock, Outcome, Phase, Provider, Verdict
+from provisioner.model import MAKES_MACHINES, Clock, Outcome, Phase, Provider, Verdict, Witness
 from provisioner.scope import Cancelled, SystemClock
 
 SIMULATED_PATIENCE_S = 120.0
@@ -46,7 +46,7 @@ def let_go(
             # A simulated cloud that does not answer has ended, and nothing in it is real.
             patience, linger = min(patience, SIMULATED_PATIENCE_S), 0.0
         verdict = release(folder.id, provider, journal, clock or SystemClock(), patience=patience, linger=linger, tell=tell)
-        conclude(folder, journal, ended_by(journal.entries), exit_code(verdict, None, journal))
+        conclude(folder, journal, ended_by(journal.entries), exit_code(verdict, None, journal), provider)
         return verdict
 
 
@@ -132,16 +132,19 @@ class Sealed:
 SPENT_SECRETS = ("api.key", "keys/client_ed25519", "keys/host_ed25519")
 
 
-def conclude(folder: LeaseFolder, journal: Journal, outcome: Outcome, code: Exit) -> Sealed:
-    """Outcome, seal and proof. Whatever goes wrong here is told, not raised: everything that costs money is behind us."""
+def conclude(folder: LeaseFolder, journal: Journal, outcome: Outcome, code: Exit, provider: Provider | None = None) -> Sealed:
+    """Outcome, seal, the sealed head shown to the provider's log, and proof.
+
+    Whatever goes wrong here is told, not raised: everything that costs money is behind us.
+    """
     try:
-        return _seal(folder, journal, outcome, code)
+        return _seal(folder, journal, outcome, code, provider)
     except Exception as e:
         # The program ends here, and its exit code speaks of money: no paper may take its place.
         return Sealed(None, e.what if isinstance(e, GpuleaseError) else f"{type(e).__name__}: {e}")
 
 
-def _seal(folder: LeaseFolder, journal: Journal, outcome: Outcome, code: Exit) -> Sealed:
+def _seal(folder: LeaseFolder, journal: Journal, outcome: Outcome, code: Exit, provider: Provider | None) -> Sealed:
     from provisioner.evidence.bundle import covered
 
     there = [str(path.relative_to(folder.path)) for path in (*folder.path.iterdir(), *folder.path.glob("aws/iid/*.p7")) if path.is_file()]
@@ -155,7 +158,19 @@ def _seal(folder: LeaseFolder, journal: Journal, outcome: Outcome, code: Exit) -
     journal.note("seal", {"files": {name: sha256(data) for name, data in files.items()}, "spend": costs and costs.record()})
     if journal.unwritten is not None:
         return Sealed(None, f"the journal could not be written: {journal.unwritten}")
+    if isinstance(provider, Witness) and launched(journal.entries) and holdings(journal.entries).verdict is not Verdict.UNPROVEN:
+        _witnessed(folder, journal, provider)
     return Sealed(prove(folder))
+
+
+def _witnessed(folder: LeaseFolder, journal: Journal, provider: Provider) -> None:
+    """Show the sealed head to the provider's log: from then on nobody can write another journal of this lease unseen."""
+    assert isinstance(provider, Witness)
+    head = journal.head[:32]
+    anchor(provider, folder.id, journal)
+    # Expected where the network or the login ended just now: the proof then has one anchor less, and says so.
+    with contextlib.suppress(ProviderError):
+        journal.note("anchor", {"call": "GetCallerIdentity", "head": head, **provider.witness()})
 
 
 def prove(folder: LeaseFolder) -> Path:

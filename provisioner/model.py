@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from cost import Beside, Price
 
@@ -255,6 +255,14 @@ class Fleeting(Provider, Protocol):
 
     def verify_fleet(self, fleet: Resource) -> Sequence[str]:
         """Read it back: what the provider shows against what was asked for, each difference one sentence."""
+
+
+@runtime_checkable
+class Witness(Protocol):
+    """A provider whose own log can be shown one more journal head, after everything."""
+
+    def witness(self) -> Mapping[str, Json]:
+        """One call that changes nothing and carries the anchor. Its request id and the provider's date; ProviderError otherwise."""
 
 
 class Host(Protocol):

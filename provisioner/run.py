@@ -103,7 +103,7 @@ def run(
         code = closing.exit_code(verdict, error, journal)
         if code is Exit.UNPROVEN and not closing.touched(holdings(journal.entries)):
             code = Exit.REFUSED  # the disk did not even take the first line, so nothing was asked for
-        sealed = closing.conclude(folder, journal, closing.outcome_of(error, journal.entries), code)
+        sealed = closing.conclude(folder, journal, closing.outcome_of(error, journal.entries), code, provider)
         return Ended(
             folder.id,
             verdict,

@@ -40,3 +40,12 @@ def table() -> Table:
         {region: tuple(pem.encode() for pem in pems) for region, pems in data["regions"].items()},
         data["simulated"].encode(),
     )
+
+
+def simulated_key() -> bytes:
+    """The rehearsal's public key (DER), which signs its digests too: for simulated statements only."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    public = x509.load_pem_x509_certificate(table().simulated).public_key()
+    return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -30,6 +30,10 @@ LIMITS: dict[str, tuple[str, str]] = {
         "the price of everything that ran",
         "Something ran for which the journal holds no price: the cost has no upper bound.",
     ),
+    "digest-gap": (
+        "that nothing is missing from AWS's log",
+        "The chain of CloudTrail's digests does not cover the whole run: nothing that AWS signed covers the rest of the time.",
+    ),
     "guard-failed": ("that every guard held", "A guard could not be armed or read back; the table of guards names it."),
     "guard-waived": ("what a waived guard would have caught", "The profile waived a guard; the table of guards names it."),
     "guards-not-drilled": (
@@ -93,6 +97,15 @@ LIMITS: dict[str, tuple[str, str]] = {
         "A create has no known outcome and was not waited out: something may exist because of it.",
     ),
     "owner-died": ("what happened between two owners", "The program that began this lease ended without finishing it; another one let go."),
+    "records-are-copies": (
+        "that CloudTrail's records are unchanged",
+        "The records of CloudTrail in this bundle are copies that its maker could edit; whoever may read the account can ask AWS for them "
+        "again, by their request ids.",
+    ),
+    "records-incomplete": (
+        "what AWS recorded of every call",
+        "CloudTrail's records in this bundle do not hold every launch, termination and last call of this run, or not in full.",
+    ),
     "resource-not-gone": ("that everything is gone", "Something of this lease was not seen gone; the table of resources names it."),
     "simulated": (
         "anything about a real machine",

@@ -44,11 +44,23 @@ TEMPLATES = {
     "E502": "identity document names {field} {a}, the statement says {b}.",
     "E503": "identity document: launch {a}, statement {b}: {d} s apart.",
     "E512": "attestation {n} carries journal head {h}, which is not in this journal.",
+    "E601": "CloudTrail digest {name}: {why}.",
+    "E602": "CloudTrail log {name}: hash differs from the signed digest.",
+    "E603": "CloudTrail has no {event} with request id {id} between {a} and {b}, and the digest chain there is complete. "
+    "AWS did not receive that call.",
+    "E604": "CloudTrail {event}: {field} is {a}, the statement says {b}.",
+    "E605": "AWS recorded journal head {h} at {time} (request {id}). This journal has no such head: it was rewritten after that call.",
+    "E606": "CloudTrail shows {event} creating {id} by this run, and the journal does not mention it.",
     "E701": "{file} is not what this statement renders to. Read the statement, not the report.",
     "W201": "journal: {n} torn line(s) repaired after a crash at {time}. Normal after power loss or kill.",
     "W504": "identity document: not identified: no AWS certificate for {region} here (certificates of {date}). "
     "Pass --iid-cert with the one from {url}.",
-    "W602": 'no CloudTrail material in the bundle: {reason}. Tier stays "client-signed".',
+    "W601": "CloudTrail digest chain has a gap {a} to {b}: nothing AWS-signed covers that time.",
+    "W602": 'no CloudTrail material in the bundle: {reason}. Tier stays "{tier}". It can be added for 90 days: '
+    "gpulease proof corroborate {run}",
+    "W603": "call {op} (request {id}) is not in the CloudTrail material. AWS delivers records after 5 to 15 minutes, usually.",
+    "W604": "CloudTrail digests: no public key of AWS's to check them with. Pass --cloudtrail-keys, from: "
+    "aws cloudtrail list-public-keys --region {region}",
 }
 
 UNREADABLE = frozenset({"E001", "E002", "E003", "E111"})

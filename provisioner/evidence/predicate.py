@@ -126,7 +126,7 @@ PREDICATE_SHAPE = shape(
             )
         ),
         "corroboration": shape(
-            {"tier": {"enum": list(TIERS)}, "iid": TEXT, "cloudtrailEvents": COUNT, "digestChain": TEXT, "billed": TEXT}
+            {"tier": {"enum": list(TIERS)}, "iid": TEXT, "cloudtrailEvents": COUNT, "records": TEXT, "digestChain": TEXT, "billed": TEXT}
         ),
         "limits": array(TEXT, 100),
     },

@@ -77,8 +77,8 @@ def build(
         "clock": _clock(history),
         "journal": _journal(history, lines),
         "anchors": _anchors(history),
-        "corroboration": corroboration.described(history, aws, simulated=findings.simulated, unchecked=unchecked),
     }
+    predicate["corroboration"] = corroboration.described(history, aws, predicate, heads(history), unchecked)
     if results is not None:
         predicate["evaluation"] = _evaluation(results, digests)
     omitted = len(history.lines("sweep")) > SWEEPS_LISTED
@@ -341,6 +341,12 @@ def _journal(history: History, lines: list[bytes]) -> dict[str, Json]:
         "lastAt": entries[-1]["at"]["wall"],
         "tornTails": torn,
     }
+
+
+def heads(history: History) -> list[str]:
+    """The beginning of every head that this journal ever had, as a token or a user agent carries it."""
+    lines = [dumps(dict(history.entries[-1])) + b"\n"]
+    return [*(entry["prev"][:32] for entry in history.entries[1:]), hashlib.sha256(lines[0]).hexdigest()[:32]]
 
 
 def _anchors(history: History) -> list[Json]:

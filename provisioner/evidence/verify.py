@@ -1,7 +1,7 @@
 """Takes a bundle apart and says what holds: offline, bounded, and without believing anything it has not checked.
 
 The layers run in order, each as far as the ones before it allow: files, signature, schema, digests, journal, statement,
-anchors, identity, cost, rendering. A layer stops at its first failure; the others still run, and all are reported. Nothing is
+anchors, identity, cloudtrail, cost, rendering. A layer stops at its first failure; the others still run, and all are reported. Nothing is
 parsed before its signature was checked, and then it is the signed bytes that are parsed.
 
 The idea that carries it: the statement is derived once more from the journal, by the very function that made it, and
@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from provisioner.errors import UsageError
-from provisioner.evidence import chain, identified, page, render, sign, sshsig
+from provisioner.evidence import chain, identified, page, recorded, render, sign, sshsig, tiers
 from provisioner.evidence.archive import Archive
 from provisioner.evidence.canonical import Malformed, loads
+from provisioner.evidence.cloudtrail import FOLDER
 from provisioner.evidence.compare import different, record_of
 from provisioner.evidence.corroboration import IDENTITY, unchecked
 from provisioner.evidence.files import NAME, Folder, Source, Unreadable
@@ -33,13 +34,13 @@ from provisioner.evidence.outcome import Layer, Report
 from provisioner.evidence.predicate import STATEMENT, opened
 from provisioner.evidence.schema import first_error
 from provisioner.evidence.sshsig import Signer
-from provisioner.evidence.statement import PREDICATE, SCHEMA_MINOR, build
+from provisioner.evidence.statement import PREDICATE, SCHEMA_MINOR, build, heads
 from provisioner.evidence.tiers import TIERS
 from provisioner.evidence.trust import vouched_by
 from provisioner.journal import Entry
 from provisioner.model import Json
 
-LAYERS = ("files", "signature", "schema", "digests", "journal", "statement", "anchors", "identity", "cost", "rendering")
+LAYERS = ("files", "signature", "schema", "digests", "journal", "statement", "anchors", "identity", "cloudtrail", "cost", "rendering")
 RENDERED: dict[str, Callable[[Json, bytes | None], bytes]] = {"report.html": page.page, "report.md": render.report}
 OWN = frozenset({"statement.dsse.json", "statement.sshsig", "signer.pub.json", *RENDERED})
 NOT_DERIVED = frozenset({"cost", "schemaMinor", "rendererVersion", "supersedes"})
@@ -66,6 +67,7 @@ class _Work:
     results: bytes | None = None
     aws: dict[str, bytes] = field(default_factory=dict)
     certificates: Sequence[bytes] = ()
+    cloudtrail_keys: Sequence[bytes] = ()
 
 
 class _Failed(Exception):
@@ -85,10 +87,11 @@ def verify(
     signers: Sequence[Signer] | None = None,
     *,
     certificates: Sequence[bytes] = (),
+    cloudtrail_keys: Sequence[bytes] = (),
 ) -> Report:
     """Check the bundle in that folder. `trusted_keys` are key ids, `signers` the lines of an allowed_signers file; with
     neither any key is accepted, and the report says that nobody vouches for it. `certificates` (PEM) are trusted for
-    identity documents beside those that ship."""
+    identity documents beside those that ship; `cloudtrail_keys` (DER) are AWS's, fetched by whoever verifies."""
     if require not in TIERS:
         raise UsageError(
             f"there is no tier {require!r}", why=f"there are: {', '.join(TIERS)}", next="gpulease verify PATH --require client"
@@ -102,7 +105,7 @@ def verify(
         return report
     with contextlib.closing(folder):
         work = _Work(folder, report, None if trusted_keys is None else frozenset(trusted_keys), signers)
-        work.certificates = certificates
+        work.certificates, work.cloudtrail_keys = certificates, cloudtrail_keys
         for name in LAYERS:
             report.layers.append(_run(_STEPS[name], name, work))
     return report
@@ -308,6 +311,22 @@ def _identity(work: _Work) -> None:
         work.report.shown.add("identified")
 
 
+def _cloudtrail(work: _Work) -> None:
+    if work.rebuilt is None or work.statement is None or work.chain is None:
+        raise _Skipped("the statement could not be derived again")
+    predicate = work.statement["predicate"]
+    if not any(name.startswith(FOLDER) for name in work.aws):
+        if predicate["run"]["provider"] == "aws" and not predicate["simulated"] and "never-launched" not in predicate["limits"]:
+            reason, tier = "nobody has asked for it yet", tiers.NAMES[tiers.claimed(predicate)]
+            work.report.warnings.append(problem("W602", reason=reason, tier=tier, run=predicate["run"]["id"]))
+        raise _Skipped("there is no material of CloudTrail's")
+    shown = recorded.examined(predicate, work.aws, heads(read(work.chain.entries)), work.cloudtrail_keys)
+    work.report.warnings += shown.open
+    if shown.wrong:
+        raise _Failed(*shown.wrong[:20])
+    work.report.shown |= shown.tiers
+
+
 def _cost(work: _Work) -> None:
     if work.rebuilt is None or work.statement is None:
         raise _Skipped("the statement could not be derived again")
@@ -355,6 +374,7 @@ _STEPS: dict[str, Callable[[_Work], None]] = {
     "statement": _statement,
     "anchors": _anchors,
     "identity": _identity,
+    "cloudtrail": _cloudtrail,
     "cost": _cost,
     "rendering": _rendering,
 }

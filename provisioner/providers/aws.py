@@ -219,6 +219,10 @@ class AwsProvider:
         self.account_id = str(answer.data["Account"])
         return Identity(self.account_id, str(answer.data["Arn"]))
 
+    def witness(self) -> Mapping[str, Json]:
+        """GetCallerIdentity once more, for the sake of its user agent: CloudTrail keeps it, and nobody can edit that."""
+        return self.account.change("GetCallerIdentity", service="sts").stamp()
+
     def login(self) -> Login:
         """Which credentials these are, and until when they are sure to be accepted."""
         try:
