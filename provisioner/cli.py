@@ -8,12 +8,11 @@ one function of `commands`, and hands the answer to `terminal`.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from provisioner import __version__, cli_export, cli_offers
+from provisioner import __version__, cli_export, cli_offers, cli_proof
 from provisioner.cli_prepare import iam_app, init_app
 from provisioner.options import (
     DRILL_CODES,
@@ -209,47 +208,8 @@ def reap(
         leave(code, record if as_json else text)
 
 
-@app.command(epilog=PROOF_CODES)
-def proof(
-    lease: Annotated[str | None, typer.Argument(metavar="[LEASE]", help="A lease; without it the newest one.")] = None,
-    path: Annotated[bool, typer.Option("--path", help="Print only where the proof is.")] = False,
-    recheck: Annotated[bool, typer.Option("--recheck", help="Ask the provider again, now.")] = False,
-    as_json: Json = False,
-) -> None:
-    """The shutdown proof of a lease.
-
-    \b
-        gpulease proof               of the newest lease
-        gpulease verify "$(gpulease proof --path)"
-    """
-    from provisioner.commands import show_proof
-
-    with ending(as_json):
-        code, record, text = show_proof(lease, path, recheck)
-        leave(code, record if as_json else text)
-
-
-@app.command(epilog=VERIFY_CODES)
-def verify(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="An evidence folder, its zip, or its statement.dsse.json.")],
-    require: Annotated[str, typer.Option(help="client, identified, recorded, corroborated or billed.", metavar="TIER")] = "client",
-    allowed_signers: Annotated[
-        Path | None, typer.Option(help="Accept only these keys: a file as ssh-keygen(1) describes it.", metavar="FILE")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Check a proof offline, trusting neither gpulease nor whoever handed it over.
-
-    \b
-        gpulease verify r-20261121t140210z-7f3a9k2m.evidence
-    """
-    from provisioner.commands import verify_proof
-
-    with ending(as_json, usage=3):
-        code, record, text = verify_proof(path, require, allowed_signers)
-        leave(code, record if as_json else text)
-
-
+app.command(epilog=PROOF_CODES)(cli_proof.proof)
+app.command(epilog=VERIFY_CODES)(cli_proof.verify)
 app.command(epilog=PLAIN_CODES)(cli_export.export)
 
 

@@ -53,7 +53,7 @@ def init_aws(
 
 @iam_app.command("policy", epilog=PLAIN_CODES)
 def iam_policy(
-    name: Annotated[str, typer.Argument(metavar="[runner|reaper|scheduler-role|init]", help="For whom.")] = "runner",
+    name: Annotated[str, typer.Argument(metavar="[runner|reaper|scheduler-role|init|auditor]", help="For whom.")] = "runner",
     region: Regions = None,
     type: Annotated[
         list[str] | None, typer.Option("--type", help="Instance type that may be launched; `g6.*` works too.", metavar="TYPE")

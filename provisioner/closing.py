@@ -173,11 +173,11 @@ def _witnessed(folder: LeaseFolder, journal: Journal, provider: Provider) -> Non
         journal.note("anchor", {"call": "GetCallerIdentity", "head": head, **provider.witness()})
 
 
-def prove(folder: LeaseFolder) -> Path:
-    """(Re)write `<lease>.evidence/` from the journal on disk and the files beside it."""
+def prove(folder: LeaseFolder, *, supersedes: bool = False) -> Path:
+    """(Re)write `<lease>.evidence/` from the journal on disk and the files beside it; `supersedes`: it names the one before."""
     from provisioner.evidence import bundle
 
-    bundle.seal(folder.path, folder.evidence, ledger.private(ledger.root() / "keys"), version=__version__)
+    bundle.seal(folder.path, folder.evidence, ledger.private(ledger.root() / "keys"), version=__version__, supersedes=supersedes)
     return folder.evidence
 
 

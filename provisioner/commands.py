@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -294,20 +294,29 @@ def _recheck(folder: ledger.LeaseFolder) -> Coded:
     return _released(folder, "gpulease/recheck/1", verdict, int(code))
 
 
-def verify_proof(path: Path, require: str, allowed_signers: Path | None = None) -> Coded:
-    from provisioner.evidence import sshsig, verify
+def verify_proof(
+    path: Path, require: str, allowed_signers: Path | None = None, certificates: Sequence[Path] = (), cloudtrail_keys: Path | None = None
+) -> Coded:
+    from provisioner.evidence import digests, sshsig, verify
 
-    signers = None
-    if allowed_signers is not None:
+    def given(file: Path | None, why: str, read: Callable[[bytes], Any]) -> Any:
         try:
-            with allowed_signers.open(encoding="utf-8") as file:
-                signers = sshsig.signers(file.read(sshsig.SIGNERS_LIMIT))
+            return None if file is None else read(file.read_bytes()[: sshsig.SIGNERS_LIMIT])
         except (OSError, ValueError) as e:
-            raise UsageError(
-                f"{allowed_signers} cannot be used: {e}", why="it says whose signature is accepted", next="docs/proof.md"
-            ) from None
-    report = verify.verify(path, require=require, signers=signers)
+            raise UsageError(f"{file} cannot be used: {e}", why=why) from None
+
+    signers = given(allowed_signers, "it says whose signature is accepted", lambda raw: sshsig.signers(raw.decode("utf-8")))
+    keys = given(cloudtrail_keys, "it holds the keys that AWS signs CloudTrail's digests with", digests.keys_of) or []
+    pems = [given(file, "it is the certificate of an identity document", _pem) for file in certificates]
+    report = verify.verify(path, require=require, signers=signers, certificates=pems, cloudtrail_keys=keys)
     return report.exit, report.json(), report.text()
+
+
+def _pem(raw: bytes) -> bytes:
+    from cryptography import x509
+
+    x509.load_pem_x509_certificate(raw)
+    return raw
 
 
 def report_leases(names: list[str]) -> Answer:

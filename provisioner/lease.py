@@ -393,9 +393,6 @@ def _ask(id: str, resource: Resource, provider: Provider, journal: Journal, tell
 
 
 def anchor(provider: Provider, lease: str, journal: Journal) -> None:
-    """Let the provider's own log carry the journal's head: see `evidence`, and `Provider.anchor`.
-
-    A journal that another machine began, only to look and let go, says so: its heads are not those of the run's journal.
-    """
+    """Let the provider's own log carry the journal's head: see `evidence`. A journal begun elsewhere, only to let go, says so."""
     elsewhere = bool(journal.entries) and bool(journal.entries[0]["body"].get("elsewhere"))
     provider.anchor = f"{'look' if elsewhere else 'run'}/{lease} jh/{journal.head[:32]}"

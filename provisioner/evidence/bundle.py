@@ -17,10 +17,11 @@ import secrets
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from provisioner.data import folder as folder_of
 from provisioner.errors import RunError
-from provisioner.evidence import chain, identified, page, render, sign, statement
+from provisioner.evidence import bill, chain, identified, page, render, sign, statement
 from provisioner.evidence.corroboration import IDENTITY
 from provisioner.evidence.files import FILE_LIMIT, NAME, Folder, Unreadable
 from provisioner.evidence.history import Nonsense
@@ -37,8 +38,11 @@ def covered(names: Iterable[str]) -> list[str]:
     return [name for name in COVERED if name in there] + [name for name in there if name.startswith(IDENTITY)]
 
 
-def seal(run: Path, out: Path, keys: Path, *, version: str) -> dict[str, Json]:
-    """Make the evidence folder `out` of the lease's folder `run`, and return the statement that was signed."""
+def seal(run: Path, out: Path, keys: Path, *, version: str, supersedes: bool = False) -> dict[str, Json]:
+    """Make the evidence folder `out` of the lease's folder `run`, and return the statement that was signed.
+
+    With `supersedes` it names the statement that lies there now, whose place it takes.
+    """
     try:
         with Folder(run) as folder:
             journal = folder.read("journal.jsonl", chain.FILE_LIMIT)
@@ -52,10 +56,27 @@ def seal(run: Path, out: Path, keys: Path, *, version: str) -> dict[str, Json]:
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         producer = {"name": "gpulease", "version": version, "pythonVersion": platform.python_version()}
         made = _made(read.entries, digests, producer, files)
+        if supersedes and (out / "statement.dsse.json").is_file():
+            made["predicate"]["supersedes"] = {"sha256": hashlib.sha256((out / "statement.dsse.json").read_bytes()).hexdigest()}
     except (Unreadable, chain.Broken, Nonsense) as e:
         raise RunError("no proof could be made of this lease", why=e.problem.message, next=f"ls -l {run}") from None
-    write(out, made, sign.sign(made, keys), journal, files)
+    envelope = sign.sign(made, keys)
+    try:
+        beside = _billed(run, made, envelope, keys)
+    except (Unreadable, Nonsense) as e:
+        raise RunError("the bill beside this lease cannot be used", why=e.problem.message, next=f"rm {run / bill.FILE}") from None
+    write(out, made, envelope, journal, files, beside)
     return made
+
+
+def _billed(run: Path, made: Json, envelope: sign.Envelope, keys: Path) -> dict[str, bytes]:
+    """The second statement, of what was billed, and the answer that it is made of; nothing where nobody has asked."""
+    with Folder(run) as folder:
+        if bill.FILE not in folder.names:
+            return {}
+        answer = folder.read(bill.FILE, bill.LIMIT)
+    second = sign.sign(bill.build(made["predicate"], envelope.raw, answer), keys)
+    return {bill.FILE: answer, bill.ENVELOPE: second.raw}
 
 
 def readme(lease: str) -> bytes:
@@ -106,9 +127,17 @@ ADDED = "aws/cloudtrail/"
 LIMITS = {"results.json": render.RESULTS_LIMIT, "profile.yaml": 1 << 20}
 
 
-def write(folder: Path, made: Json, envelope: sign.Envelope, journal: bytes, files: Mapping[str, bytes]) -> None:
-    """Put the bundle at `folder`, replacing what was there."""
+def write(
+    folder: Path,
+    made: Json,
+    envelope: sign.Envelope,
+    journal: bytes,
+    files: Mapping[str, bytes],
+    beside: Mapping[str, bytes] = MappingProxyType({}),
+) -> None:
+    """Put the bundle at `folder`, replacing what was there. `beside` are files that the statement does not name."""
     members = {
+        **beside,
         **files,
         "journal.jsonl": journal,
         "statement.dsse.json": envelope.raw,

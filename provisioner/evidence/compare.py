@@ -32,6 +32,11 @@ def different(stated: Json, rebuilt: Json, *, later: bool = False, path: Path = 
     return None
 
 
+def dotted(path: Path) -> str:
+    """The path as people write it: `instances[0].type`."""
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
+
+
 def record_of(path: Path, predicate: dict[str, Any], entries: Sequence[Entry]) -> int:
     """The record that says most about a field: the one its own row names, else the last of the kind it comes from."""
     if path and path[0] == "run" and path[-1] not in ("outcome", "endedAt", "endedAtUncertaintyMs"):

@@ -40,6 +40,7 @@ TEMPLATES = {
     "E304": '"clean" is claimed on sweeps {s} s apart; at least {min} s are needed.',
     "E305": "{class_} {id} was created in record {seq} and nothing shows that it is gone.",
     "E401": "cost: {component} comes to {x} from the recorded times and price, the statement says {y}.",
+    "E403": "bill: {field} is {a} in the second statement; from the first one and AWS's answer it is {b}.",
     "E501": "identity document: not signed by AWS's {region} certificate: {why}.",
     "E502": "identity document names {field} {a}, the statement says {b}.",
     "E503": "identity document: launch {a}, statement {b}: {d} s apart.",

@@ -6,7 +6,7 @@ here, that too. SIMULATED comes before everything else, because a rehearsal's pr
 
 from __future__ import annotations
 
-from provisioner.evidence import tiers, words
+from provisioner.evidence import bill, tiers, words
 from provisioner.evidence.messages import UNREADABLE, UNTRUSTED
 from provisioner.evidence.outcome import Report
 from provisioner.evidence.tiers import NAMES
@@ -20,7 +20,7 @@ def text(report: Report) -> str:
     first, *more = _verdict(report)
     lines = [f"VERDICT  {first}", *(f"         {line}" for line in more)]
     if report.predicate is not None and not _failed(report):
-        lines.append(f"NOT SHOWN  {words.not_shown(report.predicate)}")
+        lines.append(f"NOT SHOWN  {words.not_shown(report.predicate, but='not-billed-figures' if report.bill else '')}")
     lines.append("")
     lines += [f"{layer.name:<10} {layer.state}" + (f"  ({layer.why})" if layer.why else "") for layer in report.layers]
     lines += [f"{p.code}  {p.message}" for p in (*report.problems, *report.warnings)]
@@ -52,6 +52,7 @@ def document(report: Report) -> dict[str, Json]:
         made |= {
             "run": run["id"],
             "simulated": report.predicate["simulated"],
+            "bill": report.bill,
             "clean": report.predicate["clean"] and not _failed(report),
             "runVerdict": report.predicate["verdict"],
             "limits": [words.text(code) for code in report.predicate["limits"]],
@@ -78,7 +79,8 @@ def _verdict(report: Report) -> list[str]:
     key = f"the ssh key {report.ssh}" if report.ssh else f"the Ed25519 key {report.keyid[:16]}…"
     by = f"vouched for as {words.text(report.vouched)}." if report.vouched else "which nobody you named vouches for."
     signer = f"Signed with {key}, {by}"
-    return [f"{mark}{_reached(report)}. {first}", *rest, signer]
+    billed = [] if report.bill is None else [bill.sentence(report.bill)]
+    return [f"{mark}{_reached(report)}. {first}", *rest, *billed, signer]
 
 
 def _reached(report: Report) -> str:

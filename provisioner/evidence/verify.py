@@ -1,8 +1,9 @@
 """Takes a bundle apart and says what holds: offline, bounded, and without believing anything it has not checked.
 
 The layers run in order, each as far as the ones before it allow: files, signature, schema, digests, journal, statement,
-anchors, identity, cloudtrail, cost, rendering. A layer stops at its first failure; the others still run, and all are reported. Nothing is
-parsed before its signature was checked, and then it is the signed bytes that are parsed.
+anchors, identity, cloudtrail, cost, rendering, bill (those about AWS's material are in `beside`). A layer stops at its first
+failure; the others still run, and all are reported. Nothing is parsed before its signature was checked, and then it is the
+signed bytes that are parsed.
 
 The idea that carries it: the statement is derived once more from the journal, by the very function that made it, and
 every field is compared. So the key's owner cannot sign a field that the journal does not lead to. The owner can write
@@ -15,17 +16,14 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from provisioner.errors import UsageError
-from provisioner.evidence import chain, identified, page, recorded, render, sign, sshsig, tiers
+from provisioner.evidence import beside, bill, chain, page, render, sign, sshsig
 from provisioner.evidence.archive import Archive
 from provisioner.evidence.canonical import Malformed, loads
-from provisioner.evidence.cloudtrail import FOLDER
-from provisioner.evidence.compare import different, record_of
-from provisioner.evidence.corroboration import IDENTITY, unchecked
+from provisioner.evidence.compare import different, dotted, record_of
+from provisioner.evidence.corroboration import unchecked
 from provisioner.evidence.files import NAME, Folder, Source, Unreadable
 from provisioner.evidence.findings import examine
 from provisioner.evidence.history import FOREIGN, Nonsense, provider_date, read
@@ -34,50 +32,34 @@ from provisioner.evidence.outcome import Layer, Report
 from provisioner.evidence.predicate import STATEMENT, opened
 from provisioner.evidence.schema import first_error
 from provisioner.evidence.sshsig import Signer
-from provisioner.evidence.statement import PREDICATE, SCHEMA_MINOR, build, heads
+from provisioner.evidence.statement import PREDICATE, SCHEMA_MINOR, build
 from provisioner.evidence.tiers import TIERS
 from provisioner.evidence.trust import vouched_by
+from provisioner.evidence.work import Failed, Skipped, Work
 from provisioner.journal import Entry
 from provisioner.model import Json
 
-LAYERS = ("files", "signature", "schema", "digests", "journal", "statement", "anchors", "identity", "cloudtrail", "cost", "rendering")
+LAYERS = (
+    "files",
+    "signature",
+    "schema",
+    "digests",
+    "journal",
+    "statement",
+    "anchors",
+    "identity",
+    "cloudtrail",
+    "cost",
+    "rendering",
+    "bill",
+)
 RENDERED: dict[str, Callable[[Json, bytes | None], bytes]] = {"report.html": page.page, "report.md": render.report}
-OWN = frozenset({"statement.dsse.json", "statement.sshsig", "signer.pub.json", *RENDERED})
+OWN = frozenset({"statement.dsse.json", "statement.sshsig", "signer.pub.json", bill.ENVELOPE, bill.FILE, *RENDERED})
 NOT_DERIVED = frozenset({"cost", "schemaMinor", "rendererVersion", "supersedes"})
 AWS_LIMIT = 64 << 20
 """Of one file under aws/: CloudTrail's log files of a busy account are the largest."""
 SKEW_MS = 2000
 """Two front ends of one provider may be a second apart, and their dates are whole seconds."""
-
-
-@dataclass
-class _Work:
-    """What the layers hand to each other. None: an earlier layer failed."""
-
-    folder: Source
-    report: Report
-    trusted: frozenset[str] | None
-    signers: Sequence[Signer] | None
-    raw: dict[str, bytes] = field(default_factory=dict)
-    payload: bytes | None = None
-    statement: dict[str, Any] | None = None
-    chain: chain.Chain | None = None
-    rebuilt: dict[str, Any] | None = None
-    agreed: bool = False  # what was rebuilt is what was stated
-    results: bytes | None = None
-    aws: dict[str, bytes] = field(default_factory=dict)
-    certificates: Sequence[bytes] = ()
-    cloudtrail_keys: Sequence[bytes] = ()
-
-
-class _Failed(Exception):
-    def __init__(self, *problems: Problem) -> None:
-        super().__init__(problems[0].message if problems else "")
-        self.problems = problems
-
-
-class _Skipped(Exception):
-    """Not run, because of something already reported."""
 
 
 def verify(
@@ -104,7 +86,7 @@ def verify(
         report.layers = [Layer("files", "failed"), *(Layer(name, "not run", "nothing could be read") for name in LAYERS[1:])]
         return report
     with contextlib.closing(folder):
-        work = _Work(folder, report, None if trusted_keys is None else frozenset(trusted_keys), signers)
+        work = Work(folder, report, None if trusted_keys is None else frozenset(trusted_keys), signers)
         work.certificates, work.cloudtrail_keys = certificates, cloudtrail_keys
         for name in LAYERS:
             report.layers.append(_run(_STEPS[name], name, work))
@@ -117,12 +99,12 @@ def _source(path: Path) -> Source:
     return Folder(path) if path.is_dir() or not path.exists() else Archive(path)
 
 
-def _run(step: Callable[[_Work], None], name: str, work: _Work) -> Layer:
+def _run(step: Callable[[Work], None], name: str, work: Work) -> Layer:
     try:
         step(work)
-    except _Skipped as e:
+    except Skipped as e:
         return Layer(name, "not run", str(e))
-    except _Failed as e:
+    except Failed as e:
         work.report.problems += e.problems
     except (Unreadable, chain.Broken, Nonsense, sign.Unsigned) as e:
         work.report.problems.append(e.problem)
@@ -131,7 +113,7 @@ def _run(step: Callable[[_Work], None], name: str, work: _Work) -> Layer:
     return Layer(name, "failed")
 
 
-def _files(work: _Work) -> None:
+def _files(work: Work) -> None:
     wanted = {
         "statement.dsse.json": sign.ENVELOPE_LIMIT,
         "statement.sshsig": sshsig.LIMIT,
@@ -147,12 +129,12 @@ def _files(work: _Work) -> None:
             if name in work.folder.names or name == "statement.dsse.json":
                 failed.append(e.problem)
     if failed:
-        raise _Failed(*failed)
+        raise Failed(*failed)
 
 
-def _signature(work: _Work) -> None:
+def _signature(work: Work) -> None:
     if "statement.dsse.json" not in work.raw:
-        raise _Skipped("there is no statement to check")
+        raise Skipped("there is no statement to check")
     work.payload, work.report.keyid = sign.opened(work.raw["statement.dsse.json"], work.raw.get("signer.pub.json", b""))
     keys = [sshsig.ed25519(sign.raw_key(work.raw["signer.pub.json"]))]
     if "statement.sshsig" in work.raw:
@@ -161,34 +143,34 @@ def _signature(work: _Work) -> None:
     work.report.vouched = vouched_by(work.payload, keys, work.report.keyid, work.trusted, work.signers)
 
 
-def _schema(work: _Work) -> None:
+def _schema(work: Work) -> None:
     if work.payload is None:
-        raise _Skipped("nothing is parsed before its signature is checked")
+        raise Skipped("nothing is parsed before its signature is checked")
     try:
         statement = loads(work.payload)
     except Malformed as e:
-        raise _Failed(problem("E110", jsonpath="$", why=str(e))) from None
+        raise Failed(problem("E110", jsonpath="$", why=str(e))) from None
     if isinstance(statement, dict):
         uri = statement.get("predicateType")
         newer = re.fullmatch(re.escape(PREDICATE[:-1]) + r"([2-9]|[1-9]\d{1,3})", uri) if isinstance(uri, str) else None
         if newer is not None:
-            raise _Failed(problem("E111", uri=uri, v=newer[1]))
+            raise Failed(problem("E111", uri=uri, v=newer[1]))
     predicate = statement.get("predicate") if isinstance(statement, dict) else None
     minor = predicate.get("schemaMinor") if isinstance(predicate, dict) else None
     later = isinstance(minor, int) and not isinstance(minor, bool) and minor > SCHEMA_MINOR
     wrong = first_error(statement, opened(STATEMENT) if later else STATEMENT)
     if wrong is not None:
-        raise _Failed(problem("E110", jsonpath=wrong[0], why=wrong[1]))
+        raise Failed(problem("E110", jsonpath=wrong[0], why=wrong[1]))
     names = [s["name"] for s in statement["subject"]]
     if names[0] != "journal.jsonl" or len(set(names)) != len(names) or OWN & set(names):
-        raise _Failed(problem("E110", jsonpath="$.subject", why="must name journal.jsonl first, and every other file once"))
+        raise Failed(problem("E110", jsonpath="$.subject", why="must name journal.jsonl first, and every other file once"))
     work.statement = statement
     work.report.predicate = statement["predicate"]
 
 
-def _digests(work: _Work) -> None:
+def _digests(work: Work) -> None:
     if work.statement is None:
-        raise _Skipped("there is no statement to compare with")
+        raise Skipped("there is no statement to compare with")
     failed: list[Problem] = []
     for subject in work.statement["subject"]:
         name, want = subject["name"], subject["digest"]["sha256"]
@@ -205,10 +187,10 @@ def _digests(work: _Work) -> None:
     work.report.not_covered = [shown(name) for name in work.folder.names if name not in named | OWN]
     if failed:
         work.results = None
-        raise _Failed(*failed)
+        raise Failed(*failed)
 
 
-def _digest(work: _Work, name: str) -> str | None:
+def _digest(work: Work, name: str) -> str | None:
     if name in work.raw:
         return hashlib.sha256(work.raw[name]).hexdigest()
     if name not in work.folder.names and NAME.fullmatch(name):
@@ -222,21 +204,21 @@ def _digest(work: _Work, name: str) -> str | None:
     return work.folder.sha256(name)
 
 
-def _journal(work: _Work) -> None:
+def _journal(work: Work) -> None:
     if "journal.jsonl" not in work.raw:
-        raise _Skipped("there is no journal")
+        raise Skipped("there is no journal")
     read_ = chain.read(work.raw["journal.jsonl"])
     if not read_.entries:
-        raise _Failed(problem("E001", path="journal.jsonl", reason="there is no whole record in it"))
+        raise Failed(problem("E001", path="journal.jsonl", reason="there is no whole record in it"))
     records = len(read_.entries) if work.statement is None else work.statement["predicate"]["journal"]["records"]
     if len(read_.entries) < records:
         last, sealed = len(read_.entries) - 1, records - 1
-        raise _Failed(problem("E202", n=last, m=sealed, cut=sealed - last))
+        raise Failed(problem("E202", n=last, m=sealed, cut=sealed - last))
     if read_.torn:
-        raise _Failed(problem("E203", seq=len(read_.entries), offset=len(work.raw["journal.jsonl"]) - len(read_.torn)))
+        raise Failed(problem("E203", seq=len(read_.entries), offset=len(work.raw["journal.jsonl"]) - len(read_.torn)))
     backwards = _backwards(read_.entries)
     if backwards is not None:
-        raise _Failed(backwards)
+        raise Failed(backwards)
     work.chain = read_
     torn = [e for e in read_.entries if e["kind"] == "recovered" and "tornSha256" in e["body"]]
     if torn:
@@ -259,21 +241,21 @@ def _backwards(entries: tuple[Entry, ...]) -> Problem | None:
     return None
 
 
-def _statement(work: _Work) -> None:
+def _statement(work: Work) -> None:
     if work.statement is None or work.chain is None:
-        raise _Skipped("the statement and the journal are not both sound")
+        raise Skipped("the statement and the journal are not both sound")
     predicate = work.statement["predicate"]
     entries = work.chain.entries
     if predicate["clean"]:
         objections = () if (found := examine(read(entries))).clean else found.objections()
         if objections:
-            raise _Failed(*objections[:20])
+            raise Failed(*objections[:20])
     files = {s["name"]: s["digest"]["sha256"] for s in work.statement["subject"][1:]}
     results = work.results if "evaluation" in predicate else None
     if "evaluation" in predicate and results is None:
         if "results.json" not in files:  # nobody else has said so: only subjects are looked for
-            raise _Failed(problem("E121", file="results.json"))
-        raise _Skipped("the results that the statement counts are not there, or were changed")
+            raise Failed(problem("E121", file="results.json"))
+        raise Skipped("the results that the statement counts are not there, or were changed")
     why = unchecked(predicate["corroboration"]["iid"])
     work.rebuilt = build(entries, files, producer=predicate["producer"], results=results, aws=work.aws, unchecked=why)
     later = predicate["schemaMinor"] > SCHEMA_MINOR
@@ -284,88 +266,55 @@ def _statement(work: _Work) -> None:
     first = different(stated, rebuilt, later=later)
     if first is not None:
         path, a, b = first
-        raise _Failed(problem("E301", field=_dotted(path), a=a, b=b, seq=record_of(path, work.rebuilt["predicate"], entries)))
+        raise Failed(problem("E301", field=dotted(path), a=a, b=b, seq=record_of(path, work.rebuilt["predicate"], entries)))
     work.agreed = True
 
 
-def _anchors(work: _Work) -> None:
+def _anchors(work: Work) -> None:
     if work.statement is None or work.chain is None:
-        raise _Skipped("the statement and the journal are not both sound")
+        raise Skipped("the statement and the journal are not both sound")
     for n, anchor in enumerate(work.statement["predicate"]["anchors"]):
         at = anchor["journalSeq"]
         entry = work.chain.entries[at] if at < len(work.chain.entries) else None
         if entry is None or not entry["prev"].startswith(anchor["headPrefix"]):
-            raise _Failed(problem("E512", n=n, h=anchor["headPrefix"]))
+            raise Failed(problem("E512", n=n, h=anchor["headPrefix"]))
 
 
-def _identity(work: _Work) -> None:
+def _cost(work: Work) -> None:
     if work.rebuilt is None or work.statement is None:
-        raise _Skipped("the statement could not be derived again")
-    if not any(name.startswith(IDENTITY) for name in work.aws):
-        raise _Skipped("there is no identity document")
-    whole, wrong, unknown = identified.doubts(work.statement["predicate"], work.aws, work.certificates)
-    work.report.warnings += unknown
-    if wrong:
-        raise _Failed(*wrong)
-    if whole:
-        work.report.shown.add("identified")
-
-
-def _cloudtrail(work: _Work) -> None:
-    if work.rebuilt is None or work.statement is None or work.chain is None:
-        raise _Skipped("the statement could not be derived again")
-    predicate = work.statement["predicate"]
-    if not any(name.startswith(FOLDER) for name in work.aws):
-        if predicate["run"]["provider"] == "aws" and not predicate["simulated"] and "never-launched" not in predicate["limits"]:
-            reason, tier = "nobody has asked for it yet", tiers.NAMES[tiers.claimed(predicate)]
-            work.report.warnings.append(problem("W602", reason=reason, tier=tier, run=predicate["run"]["id"]))
-        raise _Skipped("there is no material of CloudTrail's")
-    shown = recorded.examined(predicate, work.aws, heads(read(work.chain.entries)), work.cloudtrail_keys)
-    work.report.warnings += shown.open
-    if shown.wrong:
-        raise _Failed(*shown.wrong[:20])
-    work.report.shown |= shown.tiers
-
-
-def _cost(work: _Work) -> None:
-    if work.rebuilt is None or work.statement is None:
-        raise _Skipped("the statement could not be derived again")
+        raise Skipped("the statement could not be derived again")
     stated, rebuilt = work.statement["predicate"]["cost"], work.rebuilt["predicate"]["cost"]
     first = different(stated, rebuilt, later=work.statement["predicate"]["schemaMinor"] > SCHEMA_MINOR)
     if first is not None:
         path, a, b = first
-        name = _dotted(path)
+        name = dotted(path)
         if path[0] == "components" and len(path) > 1 and isinstance(path[1], int) and path[1] < len(rebuilt["components"]):
             row = rebuilt["components"][path[1]]
-            name = f"{row['component']} {row['resource']} {_dotted(path[2:])}"
-        raise _Failed(problem("E401", component=name, x=b, y=a))
+            name = f"{row['component']} {row['resource']} {dotted(path[2:])}"
+        raise Failed(problem("E401", component=name, x=b, y=a))
 
 
-def _rendering(work: _Work) -> None:
+def _rendering(work: Work) -> None:
     if work.statement is None:
-        raise _Skipped("there is no statement to render")
+        raise Skipped("there is no statement to render")
     there = [name for name in RENDERED if name in work.folder.names]
     if not there:
-        raise _Skipped("there is no report")
+        raise Skipped("there is no report")
     if work.statement["predicate"]["schemaMinor"] > SCHEMA_MINOR:
-        raise _Skipped("a later version rendered it")
+        raise Skipped("a later version rendered it")
     if work.statement["predicate"]["rendererVersion"] != render.VERSION:
-        raise _Skipped("another version rendered it: read the statement, not the report")
+        raise Skipped("another version rendered it: read the statement, not the report")
     given = {name: work.folder.read(name, render.REPORT_LIMIT) for name in there}
     if work.results is None and "results.json" in [s["name"] for s in work.statement["subject"]]:
-        raise _Skipped("the results that it shows are not there, or were changed")
+        raise Skipped("the results that it shows are not there, or were changed")
     if not work.agreed:
-        raise _Skipped("the statement is not what its journal leads to")
+        raise Skipped("the statement is not what its journal leads to")
     wrong = [problem("E701", file=name) for name in there if RENDERED[name](work.statement, work.results) != given[name]]
     if wrong:
-        raise _Failed(*wrong)
+        raise Failed(*wrong)
 
 
-def _dotted(path: tuple[str | int, ...]) -> str:
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
-
-
-_STEPS: dict[str, Callable[[_Work], None]] = {
+_STEPS: dict[str, Callable[[Work], None]] = {
     "files": _files,
     "signature": _signature,
     "schema": _schema,
@@ -373,8 +322,9 @@ _STEPS: dict[str, Callable[[_Work], None]] = {
     "journal": _journal,
     "statement": _statement,
     "anchors": _anchors,
-    "identity": _identity,
-    "cloudtrail": _cloudtrail,
+    "identity": beside.identity,
+    "cloudtrail": beside.cloudtrail,
     "cost": _cost,
     "rendering": _rendering,
+    "bill": beside.bill,
 }

@@ -50,9 +50,9 @@ def simulated(predicate: Predicate) -> str:
     return "SIMULATED, " if predicate["simulated"] else ""
 
 
-def not_shown(predicate: Predicate) -> str:
-    """What stays open, in a few words each."""
-    return "; ".join(limits.words(text(code)) for code in predicate["limits"]) + "."
+def not_shown(predicate: Predicate, *, but: str = "") -> str:
+    """What stays open, in a few words each; `but` is a code that something beside the statement has answered."""
+    return "; ".join(limits.words(text(code)) for code in predicate["limits"] if code != but) + "."
 
 
 def sentences(predicate: Predicate) -> list[str]:

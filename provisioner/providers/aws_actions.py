@@ -4,8 +4,8 @@ The one list. The policies are printed from it (aws_policy), docs/iam.md is made
 the calls in the source, and another with what a rehearsed life asked for: no more, no less. An action with `without` is
 optional: then the run goes on and says what it could not see; without any other one a named step stops.
 
-Four policies: `runner` rents, watches and lets go; `reaper` finds and lets go of what others forgot; `scheduler-role` is what the
-schedule at AWS acts with; `init` is for the person who prepares an account, once.
+Five policies: `runner` rents, watches and lets go; `reaper` finds and lets go of what others forgot; `scheduler-role` is what the
+schedule at AWS acts with; `init` is for the person who prepares an account, once; `auditor` asks for records and bills afterwards.
 This file must not know ARNs or conditions.
 """
 
@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-RUNNER, REAPER, ROLE, INIT = "runner", "reaper", "scheduler-role", "init"
+RUNNER, REAPER, ROLE, INIT, AUDITOR = "runner", "reaper", "scheduler-role", "init", "auditor"
 POLICIES = {
     RUNNER: "rents, watches, lets go",
     REAPER: "finds what is overdue, and lets go of it",
     ROLE: "what the schedule at AWS acts with; `gpulease init aws` makes it",
     INIT: "prepares an account, once, by hand",
+    AUDITOR: "adds to a proof what AWS itself recorded and billed; only asks",
 }
 
 
@@ -82,7 +83,12 @@ WOULD_REMOVE = (
 )
 
 ACTIONS = (
-    Action("sts:GetCallerIdentity", (RUNNER, REAPER, INIT), "which account this is, and whether the login works", "AWS grants it to all"),
+    Action(
+        "sts:GetCallerIdentity",
+        (RUNNER, REAPER, INIT, AUDITOR),
+        "which account this is, and whether the login works",
+        "AWS grants it to all",
+    ),
     Action("ec2:DescribeRegions", (REAPER, INIT), "in which regions to look"),
     Action("ec2:DescribeInstanceTypeOfferings", (RUNNER,), "in which zones a type is offered", "offers name no zone"),
     Action("ec2:DescribeInstanceTypes", (RUNNER,), "what a type has", "the types of the shipped catalog"),
@@ -138,6 +144,12 @@ ACTIONS = (
     Action("sqs:TagQueue", (INIT,), "tags it at birth; AWS asks for it, it is never called"),
     Action("sqs:SetQueueAttributes", (INIT,), "puts the queue right"),
     Action("sqs:DeleteQueue", (INIT,), "--remove"),
+    Action("cloudtrail:LookupEvents", (AUDITOR,), "what AWS recorded of a run's calls"),
+    Action("cloudtrail:DescribeTrails", (AUDITOR,), "is there a trail with digests?", "the proof is recorded at most, not corroborated"),
+    Action("s3:ListBucket", (AUDITOR,), "the trail's digests", "the proof is recorded at most, not corroborated"),
+    Action("s3:GetObject", (AUDITOR,), "the trail's digests and log files", "the proof is recorded at most, not corroborated"),
+    Action("ce:GetCostAndUsageWithResources", (AUDITOR,), "what was billed for a machine; a cent a call", "no bill beside the proof"),
+    Action("cloudtrail:ListPublicKeys", (AUDITOR,), "the keys that digests are signed with", "bring them with --cloudtrail-keys"),
 )
 
 

@@ -33,7 +33,7 @@ BY_TAG = frozenset(
 BORN = ("instance", "volume", "network-interface", "spot-instances-request")
 TAGS_AT_BIRTH = ("RunInstances", "CreateSecurityGroup", "CreateLaunchTemplate", "CreateFleet")
 IN_A_GROUP = frozenset({"CreateSchedule", "GetSchedule", "DeleteSchedule"})
-NOT_REGIONAL = frozenset({"iam", "sts", "pricing"})
+NOT_REGIONAL = frozenset({"iam", "sts", "pricing", "s3", "ce"})
 
 
 def document(name: str, *, regions: Sequence[str] = (), types: Sequence[str] = (), account: str = "") -> dict[str, Any]:
@@ -47,7 +47,7 @@ def document(name: str, *, regions: Sequence[str] = (), types: Sequence[str] = (
         raise UsageError(f"--type has no meaning for the policy {name}", why="only the runner launches anything", next="leave it out")
     owner = account or "*"
     actions = aws_actions.of(name)
-    made = [_look(actions), *_other(actions, owner, types), *_ours(actions, owner), *_prepare(actions, owner, name)]
+    made = [_look(actions), *_other(actions, owner, types), *_ours(actions, owner), *_prepare(actions, owner, name), *_records(actions)]
     for statement in made:
         services = {action.split(":")[0] for action in _many(statement["Action"])}
         if regions and not services & NOT_REGIONAL:
@@ -169,6 +169,15 @@ def _prepare(actions: Sequence[str], owner: str, name: str) -> list[Statement]:
             "Resource": resource,
         }
         for service, (sid, resource) in places.items()
+    ]
+
+
+def _records(actions: Sequence[str]) -> list[Statement]:
+    """Asking afterwards. The trail's bucket has a name of yours: name it instead of the star where you know it."""
+    return [
+        {"Sid": "WhatWasRecorded", "Action": [a for a in actions if a.startswith("cloudtrail:")], "Resource": "*"},
+        {"Sid": "WhatWasBilled", "Action": [a for a in actions if a.startswith("ce:")], "Resource": "*"},
+        {"Sid": "TheTrailsFiles", "Action": [a for a in actions if a.startswith("s3:")], "Resource": "arn:aws:s3:::*"},
     ]
 
 

@@ -54,12 +54,13 @@ class Endpoint:
     def load(self) -> None:
         """Everything that needs moto. Requests wait for it."""
         engine.load(self._state)
-        from provisioner.rehearsal import account, account_quotas, machines, price_list
+        from provisioner.rehearsal import account, account_quotas, bill, machines, price_list
         from provisioner.rehearsal.ec2 import Ec2
         from provisioner.rehearsal.lifecycle import Clock, Lifecycle
         from provisioner.rehearsal.scheduler import Scheduler
         from provisioner.rehearsal.spot import Spots
         from provisioner.rehearsal.supervisor import Hosts
+        from provisioner.rehearsal.trail import Trail
         from provisioner.rehearsal.truth import Truth
 
         machines.install()
@@ -74,6 +75,8 @@ class Endpoint:
         self._services: dict[str, Callable[[Call], Reply]] = {"ec2": self._ec2.answer, "sts": account.sts, "ssm": account.ssm}
         self._services |= {"pricing": price_list.pricing, "servicequotas": account_quotas.service(self.plan)}
         self._services |= {"scheduler": self._scheduler.answer, "iam": account.iam(self.plan)}
+        self._trail = Trail()
+        self._services |= {"cloudtrail": self._trail.cloudtrail, "s3": self._trail.s3, "ce": bill.service(self.truth)}
         self._quiet_since = time.monotonic()
         self._loaded.set()
         engine.warm()
@@ -146,6 +149,7 @@ class Endpoint:
             broken = Refusal("InternalError", "the rehearsal itself failed; its serve.log says how", 500)
             reply, entry["error"] = refusal(call, broken), broken.code
         entry["status"] = reply.status
+        self._trail.record(call, reply, entry.get("error"))
         if fault is not None:
             return self._fail(fault, call, environ, zone, reply)
         return reply
@@ -162,6 +166,7 @@ class Endpoint:
             entry["error"], entry["status"] = no.code, no.status
             raise
         entry["status"] = reply.status
+        self._trail.record(call, reply, None)
         return reply
 
     def _fail(self, fault: Fault, call: Call, environ: dict[str, Any], zone: str, reply: Reply | None = None) -> Reply:
@@ -279,6 +284,7 @@ def _send(reply: Reply, call: Call | None, start_response: StartResponse) -> lis
         ("Content-Length", str(len(reply.body))),
         ("x-amzn-requestid", call.request_id if call else str(uuid.uuid4())),
         ("X-Simulated", SIMULATED),
+        *reply.headers,
     ]
     start_response(f"{reply.status} {'OK' if reply.status < 400 else 'Error'}", headers)
     return [reply.body]

@@ -129,6 +129,11 @@ def _product(service: str, about: Mapping[str, str], family: str, per: str, micr
     }
 
 
+def hourly(type: str, region: str) -> int:
+    """What such a machine costs an hour there, in micro-dollars; 0 for what has no price."""
+    return _there(_machines().get(type, 0), region)
+
+
 def _there(micro: int, region: str) -> int:
     if region == "us-east-1" or micro == 0:
         return micro

@@ -36,7 +36,11 @@ _REST = {  # service -> (method, path, action); a group of the path is a paramet
         ("GET", r"/schedule-groups", "ListScheduleGroups"),
         ("GET", r"/tags/(?P<ResourceArn>.+)", "ListTagsForResource"),
         ("POST", r"/tags/(?P<ResourceArn>.+)", "TagResource"),
-    )
+    ),
+    "s3": (  # by the names of the permissions, which are not those of the calls
+        ("GET", r"/(?P<Bucket>[^/]+)/?", "ListBucket"),
+        ("GET", r"/(?P<Bucket>[^/]+)/(?P<Key>.+)", "GetObject"),
+    ),
 }
 EC2_NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
 
@@ -54,6 +58,7 @@ class Reply:
     status: int
     content_type: str
     body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ PROVIDERS = Path(aws_actions.__file__).parent
 BY_AWS = {"ec2:CreateTags", "iam:PassRole", "iam:TagRole", "scheduler:TagResource", "sqs:TagQueue"}
 """Asked for by AWS beside another call; never called."""
 
+CALLED_OTHERWISE = {"s3:ListObjectsV2": "s3:ListBucket"}
+"""Calls whose permission has another name."""
+
 ACTED = {"sqs:SendMessage"}
 """Done by EventBridge Scheduler, as the role."""
 
@@ -25,7 +28,8 @@ def called() -> set[str]:
     for path in PROVIDERS.glob("aws*.py"):
         for name, rest in re.findall(r'\.(?:ask|create|change|pages)\(\s*"([A-Z]\w+)"([^)]*)', path.read_text("utf-8")):
             service = re.search(r'service="([\w-]+)"', rest)
-            found.add(f"{service[1].replace('-', '') if service else 'ec2'}:{name}")
+            call = f"{service[1].replace('-', '') if service else 'ec2'}:{name}"
+            found.add(CALLED_OTHERWISE.get(call, call))
     return found
 
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from provisioner.evidence import digests, verify
-from provisioner.evidence.canonical import Malformed
+from provisioner.evidence import bill, digests, sign, verify
+from provisioner.evidence.canonical import Malformed, dumps
 from provisioner.evidence.cloudtrail import EVENTS, compare
 from provisioner.evidence.history import read
 from provisioner.evidence.outcome import Report
 from provisioner.evidence.statement import heads
 from provisioner.rehearsal import worthless
 from tests.evidence.amazon import PINNED
-from tests.evidence.bundles import state, write
+from tests.evidence.bundles import keys, state, write
 from tests.evidence.tape import INST, LEASE, Tape
 from tests.evidence.trail import HOURS, Event, copied, event, events, head_after, logged, rehearsed, story
 
@@ -181,6 +181,81 @@ def test_a_launch_whose_answer_was_lost_is_found_by_its_token_and_a_guards_end_b
     assert found.whole and found.ours == 3
     assert compare(predicate, heads(read(tape.entries)), []).missing[0] == ("RunInstances", "none")
     assert INST in str(events(tape))
+
+
+ANSWER = {
+    "retrievedAt": "2026-11-21T09:00:00Z",
+    "resources": [INST],
+    "results": [{"Estimated": False, "Groups": [{"Keys": [INST], "Metrics": {"UnblendedCost": {"Amount": "0.0565", "Unit": "USD"}}}]}],
+}
+
+
+def billed(to: Path, answer: dict[str, Any], *, spoil: Callable[[dict[str, Any]], object] = lambda second: None) -> Report:
+    """A corroborated proof with a second statement, of what was billed."""
+    tape = story()
+    with_(tape, copied(events(tape)) | logged(events(tape), HOURS))
+    folder = write(to / "b", tape)
+    raw = (folder / "statement.dsse.json").read_bytes()
+    second = bill.build(state(tape)["predicate"], raw, dumps(ANSWER))
+    spoil(second)
+    (folder / bill.ENVELOPE).write_bytes(sign.sign(second, keys()).raw)
+    (folder / bill.FILE).write_bytes(dumps(answer))
+    return verify.verify(folder, "billed", certificates=[PINNED], cloudtrail_keys=[KEY])
+
+
+def test_the_bill_beside_a_corroborated_proof_is_the_last_tier_and_is_held_against_the_bounds(tmp_path: Path) -> None:
+    report = billed(tmp_path, ANSWER)
+    assert codes(report) == ([], []) and report.exit == 0 and report.text().startswith("VERDICT  billed. ")
+    assert "Billed for its machines: 0.06 USD, inside the bounds at list price" in report.text()
+    assert "the bill" not in next(line for line in report.text().splitlines() if line.startswith("NOT SHOWN"))
+    assert not report.not_covered
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        (lambda second: second["predicate"].update(billedMicroUsd=1), "E403"),
+        (lambda second: second["predicate"].update(comparison="below"), "E403"),
+        (lambda second: second["subject"][0]["digest"].update(sha256="0" * 64), "E403"),
+        (lambda second: second["predicate"].update(more=1), "E110"),
+    ],
+)
+def test_a_second_statement_that_does_not_follow_from_the_first_and_the_answer_is_a_contradiction(
+    spoil: Callable[[dict[str, Any]], object], code: str, tmp_path: Path
+) -> None:
+    report = billed(tmp_path, ANSWER, spoil=spoil)
+    assert report.exit == 1 and codes(report)[0] == [code]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"resources": ["i-0other"]},
+        {"results": [{"Estimated": False, "Groups": [{"Keys": ["i-0other"], "Metrics": {}}]}]},
+        {"results": [{"Estimated": False, "Groups": [{"Keys": [INST], "Metrics": {"UnblendedCost": {"Amount": "NaN", "Unit": "USD"}}}]}]},
+        {"retrievedAt": "later"},
+    ],
+)
+def test_an_answer_about_something_else_is_refused(changed: dict[str, Any], tmp_path: Path) -> None:
+    report = billed(tmp_path, ANSWER | changed)
+    assert report.exit == 1 and codes(report)[0] == ["E110"]
+
+
+def test_a_bill_without_a_whole_chain_of_digests_does_not_lift_a_proof_above_it(tmp_path: Path) -> None:
+    billed(tmp_path, ANSWER)
+    report = verify.verify(tmp_path / "b", certificates=[PINNED])
+    assert report.exit == 0 and report.tier == "recorded" and report.bill is not None
+    assert "Billed for its machines" in report.text()
+
+
+@pytest.mark.parametrize(
+    ("amount", "comparison"), [("0.01", "below"), ("0.0566", "inside"), ("5", "above"), ("-1.5", "below"), ("1E-7", "below")]
+)
+def test_a_figure_lies_inside_below_or_above_the_bounds(amount: str, comparison: str) -> None:
+    cost = {"Keys": [INST], "Metrics": {"UnblendedCost": {"Amount": amount, "Unit": "USD"}}}
+    answer = ANSWER | {"results": [{"Estimated": True, "Groups": [cost]}]}
+    made = bill.build(state(story())["predicate"], b"", dumps(answer))["predicate"]
+    assert made["comparison"] == comparison and "estimated" in bill.sentence(made)
 
 
 def test_public_keys_are_read_as_the_aws_command_prints_them() -> None:

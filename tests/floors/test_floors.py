@@ -28,7 +28,21 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("guards", "watchdog", "closing", "reap", "caller"), 3),
     **dict.fromkeys(("life", "identify", "launching", "interruption", "serving", "measure", "run", "schedule"), 3),
     **dict.fromkeys(
-        ("report", "drill", "offering", "cli_offers", "prepare", "cli_prepare", "reap_command", "cli_export", "handing_over"), 4
+        (
+            "report",
+            "drill",
+            "offering",
+            "cli_offers",
+            "prepare",
+            "cli_prepare",
+            "reap_command",
+            "cli_export",
+            "cli_proof",
+            "corroborate",
+            "reconcile",
+            "handing_over",
+        ),
+        4,
     ),
     **dict.fromkeys(("render", "clouds", "options", "doctor", "commands", "shipped", "visit", "terminal", "cli", "__main__"), 4),
 }

@@ -1,0 +1,72 @@
+"""The layers about what lies beside the client's own word: identity documents, CloudTrail's material, the bill.
+
+Each says that it was not run where there is nothing of its kind, fails on what contradicts the statement, and otherwise adds
+the tier that its material shows. What cannot be checked here (no certificate, no key) is a warning and no failure.
+"""
+
+from __future__ import annotations
+
+from provisioner.evidence import bill as bills
+from provisioner.evidence import identified, recorded, sign, tiers
+from provisioner.evidence.canonical import Malformed, loads
+from provisioner.evidence.cloudtrail import FOLDER
+from provisioner.evidence.compare import different, dotted
+from provisioner.evidence.corroboration import IDENTITY
+from provisioner.evidence.history import read
+from provisioner.evidence.messages import problem
+from provisioner.evidence.schema import first_error
+from provisioner.evidence.statement import heads
+from provisioner.evidence.work import Failed, Skipped, Work
+
+
+def identity(work: Work) -> None:
+    if work.rebuilt is None or work.statement is None:
+        raise Skipped("the statement could not be derived again")
+    if not any(name.startswith(IDENTITY) for name in work.aws):
+        raise Skipped("there is no identity document")
+    whole, wrong, unknown = identified.doubts(work.statement["predicate"], work.aws, work.certificates)
+    work.report.warnings += unknown
+    if wrong:
+        raise Failed(*wrong)
+    if whole:
+        work.report.shown.add("identified")
+
+
+def cloudtrail(work: Work) -> None:
+    if work.rebuilt is None or work.statement is None or work.chain is None:
+        raise Skipped("the statement could not be derived again")
+    predicate = work.statement["predicate"]
+    if not any(name.startswith(FOLDER) for name in work.aws):
+        if predicate["run"]["provider"] == "aws" and not predicate["simulated"] and "never-launched" not in predicate["limits"]:
+            reason, tier = "nobody has asked for it yet", tiers.NAMES[tiers.claimed(predicate)]
+            work.report.warnings.append(problem("W602", reason=reason, tier=tier, run=predicate["run"]["id"]))
+        raise Skipped("there is no material of CloudTrail's")
+    shown = recorded.examined(predicate, work.aws, heads(read(work.chain.entries)), work.cloudtrail_keys)
+    work.report.warnings += shown.open
+    if shown.wrong:
+        raise Failed(*shown.wrong[:20])
+    work.report.shown |= shown.tiers
+
+
+def bill(work: Work) -> None:
+    if bills.ENVELOPE not in work.folder.names:
+        raise Skipped("there is no second statement")
+    if work.rebuilt is None or work.statement is None:
+        raise Skipped("the first statement could not be derived again")
+    raw = work.folder.read(bills.ENVELOPE, sign.ENVELOPE_LIMIT)
+    payload, _ = sign.opened(raw, work.raw["signer.pub.json"])
+    try:
+        stated = loads(payload)
+    except Malformed as e:
+        raise Failed(problem("E110", jsonpath="$bill", why=str(e))) from None
+    wrong = first_error(stated, bills.BILL, "$bill")
+    if wrong is not None:
+        raise Failed(problem("E110", jsonpath=wrong[0], why=wrong[1]))
+    answer = work.folder.read(bills.FILE, bills.LIMIT)
+    derived = bills.build(work.statement["predicate"], work.raw["statement.dsse.json"], answer)
+    first = different(stated, derived)
+    if first is not None:
+        path, a, b = first
+        raise Failed(problem("E403", field=dotted(path), a=a, b=b))
+    work.report.bill = derived["predicate"]
+    work.report.shown.add("billed")
