@@ -23,13 +23,13 @@ def proof(
     lookups_only: Annotated[bool, typer.Option("--lookups-only", help="With corroborate: no files of a trail.")] = False,
     as_json: Json = False,
 ) -> None:
-    """The shutdown proof of a lease; and what AWS itself recorded and billed, added to it later.
+    """The shutdown proof of a lease; later also with what AWS recorded and billed.
 
     \b
-        gpulease proof                      of the newest lease
+        gpulease proof                        of the newest lease
         gpulease verify "$(gpulease proof --path)"
-        gpulease proof corroborate 7f3a9k2m after some minutes: CloudTrail's records, a trail's signed files
-        gpulease proof reconcile 7f3a9k2m   after two days: what was billed
+        gpulease proof corroborate 7f3a9k2m   after a quarter of an hour: CloudTrail's records, a trail's signed files
+        gpulease proof reconcile 7f3a9k2m     after two days: what was billed
     """
     from provisioner.errors import UsageError
 
