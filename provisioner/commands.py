@@ -303,7 +303,7 @@ def verify_proof(
         try:
             return None if file is None else read(file.read_bytes()[: sshsig.SIGNERS_LIMIT])
         except (OSError, ValueError) as e:
-            raise UsageError(f"{file} cannot be used: {e}", why=why) from None
+            raise UsageError(f"{file} cannot be used: {e}", why=why, next="docs/proof.md") from None
 
     signers = given(allowed_signers, "it says whose signature is accepted", lambda raw: sshsig.signers(raw.decode("utf-8")))
     keys = given(cloudtrail_keys, "it holds the keys that AWS signs CloudTrail's digests with", digests.keys_of) or []

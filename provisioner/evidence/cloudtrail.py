@@ -28,6 +28,9 @@ SLACK_MS = 5000
 HEAD = re.compile(r"\bgpulease/\S+ run/(r-[0-9]{8}t[0-9]{6}z-[0-9a-hjkmnp-tv-z]{8}) jh/([0-9a-f]{32})\b")
 TOKEN = re.compile(r"([0-9a-hjkmnp-tv-z]{8})-\d{1,6}-([0-9a-f]{32})")
 MAKES = frozenset({"RunInstances", "CreateSecurityGroup", "CreateSchedule", "CreateVolume", "AllocateAddress", "CreateFleet"})
+BY_FLEET = {"RunInstances": "CreateFleet", "TerminateInstances": "DeleteFleets"}
+"""What a lease calls instead where a fleet makes and ends its machine; AWS's fleet service then calls the other."""
+
 Event = dict[str, Any]
 
 
@@ -102,7 +105,7 @@ def _naming(events: Sequence[Event], name: str, machine: Mapping[str, Any]) -> E
     """A call whose answer was lost, or that somebody else made: by its token, else by the machine that it names."""
     for event in events:
         if event.get("eventName") == name and "errorCode" not in event:
-            if name == "RunInstances" and machine.get("clientToken") and _asked(event).get("clientToken") == machine["clientToken"]:
+            if name == "RunInstances" and machine.get("clientToken") and token_of(event) == machine["clientToken"]:
                 return event
             if machine.get("id") in touched(event):
                 return event
@@ -110,15 +113,16 @@ def _naming(events: Sequence[Event], name: str, machine: Mapping[str, Any]) -> E
 
 
 def _differences(name: str, event: Event, machine: Mapping[str, Any]) -> Iterator[Problem]:
-    if event.get("eventName") != name:
+    fleet = event.get("eventName") == BY_FLEET.get(name)
+    if event.get("eventName") != name and not fleet:
         yield problem("E604", event=name, field="eventName", a=event.get("eventName", "nothing"), b=name)
         return
     if "errorCode" in event:
         yield problem("E604", event=name, field="errorCode", a=event["errorCode"], b="accepted")
-    token = _asked(event).get("clientToken")
+    token = token_of(event)
     if name == "RunInstances" and token != machine.get("clientToken", token):
         yield problem("E604", event=name, field="clientToken", a=token or "nothing", b=machine["clientToken"])
-    if machine and machine["id"] not in touched(event):
+    if machine and not fleet and machine["id"] not in touched(event):
         yield problem("E604", event=name, field="instanceId", a=", ".join(sorted(touched(event))) or "nothing", b=machine["id"])
     if machine and event.get("awsRegion") != machine.get("region", event.get("awsRegion")):
         yield problem("E604", event=name, field="awsRegion", a=event.get("awsRegion", "nothing"), b=machine["region"])
@@ -156,10 +160,19 @@ def _unmentioned(events: Sequence[Event], predicate: Mapping[str, Any]) -> Itera
                 yield problem("E606", event=event["eventName"], id=id)
 
 
+def token_of(event: Event) -> object:
+    """The client token of a create; CreateFleet keeps its parameters one level deeper."""
+    asked = _asked(event)
+    inner = asked.get("CreateFleetRequest")
+    return inner.get("ClientToken") if isinstance(inner, dict) else asked.get("clientToken")
+
+
 def made(event: Event) -> set[str]:
     """What an accepted create answered with."""
     answer = event.get("responseElements")
     answer = answer if isinstance(answer, dict) else {}
+    inner = answer.get("CreateFleetResponse")
+    answer = inner if isinstance(inner, dict) else answer
     found = {one["instanceId"] for one in _items(answer) if isinstance(one.get("instanceId"), str)}
     return found | {answer[name] for name in ("groupId", "volumeId", "allocationId", "fleetId") if isinstance(answer.get(name), str)}
 
@@ -194,7 +207,7 @@ def _lease(event: Event) -> str:
 
 def _token(event: Event, lease: str) -> str | None:
     """The journal head in the client token of a create of this lease."""
-    token = _asked(event).get("clientToken")
+    token = token_of(event)
     found = TOKEN.fullmatch(token) if isinstance(token, str) else None
     return found[2] if found and found[1] == lease[-8:] else None
 

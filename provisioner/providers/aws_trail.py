@@ -21,6 +21,8 @@ from provisioner.providers.aws_client import Account
 CALLS = (
     "RunInstances",
     "TerminateInstances",
+    "CreateFleet",
+    "DeleteFleets",
     "CreateSecurityGroup",
     "DeleteSecurityGroup",
     "CreateSchedule",
@@ -150,5 +152,5 @@ def _bounded(found: dict[str, bytes]) -> None:
     if len(found) > MOST_FILES or sum(map(len, found.values())) > MOST_BYTES:
         raise ProviderError(
             f"CloudTrail's files of that time are more than {MOST_FILES} or larger than {MOST_BYTES >> 20} MiB together",
-            next="gpulease proof corroborate LEASE --lookups-only",
+            next="gpulease proof corroborate LEASE, with the option --lookups-only",
         )

@@ -76,10 +76,15 @@ def asks(call: Call) -> Iterator[Ask]:
         "CreateLaunchTemplate": _template,
         "CreateFleet": _fleet,
     }
-    others: dict[str, _Asks] = {"scheduler": _schedule, "iam": _role, "sqs": _queue, "ssm": _parameter}
+    others: dict[str, _Asks] = {"scheduler": _schedule, "iam": _role, "sqs": _queue, "ssm": _parameter, "s3": _file}
     make = ec2.get(call.action, _by_id) if call.service == "ec2" else others.get(call.service, _plain)
     for ask in make(call):
         yield Ask(ask.action, ask.resource, {**everywhere, **ask.context})
+
+
+def _file(call: Call) -> Iterator[Ask]:
+    key = f"/{call.params['Key']}" if "Key" in call.params else ""
+    yield Ask(f"s3:{call.action}", f"arn:aws:s3:::{call.params.get('Bucket', '')}{key}")
 
 
 def _plain(call: Call) -> Iterator[Ask]:

@@ -34,6 +34,7 @@ UNTOLD = frozenset({"cloudtrail", "s3", "ce"})
 """Calls that are not recorded here: asking what was recorded must not fill the record, and S3's are no management events."""
 
 _INSTANCE = re.compile(rb"<instanceId>(i-[0-9a-f]+)</instanceId>")
+_FLEET = re.compile(rb"<fleetId>(fleet-[0-9a-f-]+)</fleetId>")
 _GROUP = re.compile(rb"<groupId>(sg-[0-9a-f]+)</groupId>")
 Event = dict[str, Any]
 
@@ -189,6 +190,8 @@ def _answered(call: Call, reply: Reply) -> dict[str, Any]:
     if call.action in ("RunInstances", "TerminateInstances"):
         ids = list(dict.fromkeys(id.decode() for id in _INSTANCE.findall(reply.body)))
         answer["instancesSet"] = {"items": [{"instanceId": id} for id in ids]}
+    if call.action == "CreateFleet" and (fleet := _FLEET.search(reply.body)):
+        return {"CreateFleetResponse": {"fleetId": fleet[1].decode(), "requestId": call.request_id}}
     if call.action == "CreateSecurityGroup" and (group := _GROUP.search(reply.body)):
         answer["groupId"] = group[1].decode()
     return answer

@@ -169,6 +169,9 @@ def refusal(call: Call | None, error: Refusal) -> Reply:
     protocol, service = (call.protocol, call.service) if call else ("ec2", "ec2")
     request_id = call.request_id if call else str(uuid.uuid4())
     code, message = escape(error.code), escape(error.message)
+    if service == "s3":
+        text = f"<Error><Code>{code}</Code><Message>{message}</Message><RequestId>{request_id}</RequestId></Error>"
+        return Reply(error.status, "application/xml", text.encode())
     if protocol == "json":
         body = json.dumps({"__type": error.code, "message": error.message}).encode()
         return Reply(error.status, "application/x-amz-json-1.1", body)

@@ -183,6 +183,22 @@ def test_a_launch_whose_answer_was_lost_is_found_by_its_token_and_a_guards_end_b
     assert INST in str(events(tape))
 
 
+def test_a_fleet_makes_and_ends_a_machine_in_the_place_of_the_two_calls(tmp_path: Path) -> None:
+    def by_fleet(one: Event) -> Event:
+        match one["eventName"]:
+            case "RunInstances":
+                asked_for = {"CreateFleetRequest": {"ClientToken": one["requestParameters"]["clientToken"]}}
+                return one | {"eventName": "CreateFleet", "requestParameters": asked_for, "responseElements": None}
+            case "TerminateInstances":
+                return one | {"eventName": "DeleteFleets", "requestParameters": {}, "responseElements": None}
+        return one
+
+    tape = story()
+    assert checked(tmp_path, with_(tape, copied([by_fleet(one) for one in events(tape)]))).tier == "recorded"
+    hidden = event("CreateFleet", "req-h", "2026-11-18T11:07:00Z", {}, {"CreateFleetResponse": {"fleetId": "fleet-1"}}, head_after(tape, 5))
+    assert codes(checked(tmp_path / "2", with_(tape, copied([*events(tape), hidden]))))[0] == ["E606"]
+
+
 ANSWER = {
     "retrievedAt": "2026-11-21T09:00:00Z",
     "resources": [INST],

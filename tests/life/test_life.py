@@ -31,7 +31,7 @@ def test_nothing_private_is_readable_by_others_and_no_secret_is_kept(bench: Benc
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
     kept = {p.name for p in bench.folder.path.rglob("*")}
     assert not kept & {"api.key", "client_ed25519", "host_ed25519"}
-    for path in [*bench.folder.evidence.iterdir(), bench.folder.journal]:
+    for path in [*(path for path in bench.folder.evidence.rglob("*") if path.is_file()), bench.folder.journal]:
         assert b"PRIVATE KEY" not in path.read_bytes(), path
 
 

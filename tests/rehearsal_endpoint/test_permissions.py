@@ -8,15 +8,16 @@ import json
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from provisioner.errors import GpuleaseError, ProviderError, RefusedError
 from provisioner.model import Inventory, LaunchSpec, Phase, Requirements, Resource
-from provisioner.providers import aws_actions
+from provisioner.providers import aws_actions, aws_bill, aws_trail
 from provisioner.providers.aws import AwsProvider
-from provisioner.providers.aws_actions import ACTIONS, INIT, REAPER, ROLE, RUNNER
+from provisioner.providers.aws_actions import ACTIONS, AUDITOR, INIT, REAPER, ROLE, RUNNER
 from provisioner.providers.aws_client import Account
 from provisioner.providers.aws_init import Site
 from provisioner.providers.aws_inventory import OTHER
@@ -215,6 +216,43 @@ def test_each_action_that_is_missing_stops_a_named_step_or_is_optional(action: a
     finally:
         place.enforce(None)
         let_go(place.provider(), lease, lambda name, do: do())
+
+
+def records(place: Place) -> list[str]:
+    """Everything that a proof is given afterwards, asked as the commands do; what was refused."""
+    account, now = Account(REGION, None, place.rehearsal.endpoint), datetime.now(UTC)
+    bills, denied = Account("us-east-1", None, place.rehearsal.endpoint), list[str]()
+    span = (now - timedelta(hours=1), now)
+    trail = aws_trail.Trail("gpulease-rehearsal", "gpulease-rehearsal-trail", "")
+    for ask in (
+        lambda: list(aws_trail.events(account, *span, lambda s: None)),
+        lambda: aws_trail.trail(account),
+        lambda: account.ask("GetCallerIdentity", service="sts"),
+        lambda: aws_trail.files(account, trail, ACCOUNT, *span),
+        lambda: aws_trail.public_keys(account, *span),
+        lambda: aws_bill.billed(bills, ["i-0aa"], *span),
+    ):
+        try:
+            ask()
+        except ProviderError as e:
+            denied.append(e.what)
+    return denied
+
+
+def test_the_auditors_policy_is_what_asking_afterwards_uses_no_more_and_no_less(place: Place) -> None:
+    place.enforce(AUDITOR, regions=[REGION])
+    before = len(place.rehearsal.log())
+    assert records(place) == []
+    assert place.used(before) == set(aws_actions.of(AUDITOR))
+    with pytest.raises(ProviderError, match="not authorized"):
+        place.provider().account.ask("DescribeInstances")
+
+
+@pytest.mark.parametrize("action", [a.name for a in ACTIONS if AUDITOR in a.policies and not a.name.startswith("sts:")])
+def test_each_question_that_an_auditor_may_not_ask_is_named(action: str, place: Place) -> None:
+    place.enforce(AUDITOR, without=action)
+    denied = records(place)
+    assert denied and all(action in what or "AccessDenied" in what for what in denied), denied
 
 
 FLEETS = ("CreateLaunchTemplate", "CreateFleet", "DescribeFleetInstances", "DescribeFleetHistory")

@@ -1,0 +1,50 @@
+"""What AWS knows, asked after a run and laid beside its proof: through the commands, against the rehearsal's own record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from provisioner.errors import Exit
+from provisioner.evidence import verify
+from provisioner.evidence.canonical import dumps
+from tests.life.conftest import Bench
+
+
+def asked(bench: Bench, *words: str) -> tuple[int, dict[str, Any]]:
+    ended = bench.end(bench.start(*words, "--json"))
+    assert ended.answer, ended.story
+    return ended.code, ended.answer
+
+
+def test_a_proof_climbs_from_the_machines_document_to_the_bill_and_a_second_journal_is_found_out(bench: Bench) -> None:
+    assert bench.run().code == Exit.OK
+    first = verify.verify(bench.folder.evidence, "identified")
+    assert first.exit == 0 and first.text().startswith("VERDICT  SIMULATED, AWS-identified. ")
+    assert bench.entries("anchor")[-1]["call"] == "GetCallerIdentity"
+
+    code, whole = asked(bench, "proof", "corroborate")
+    assert (code, whole["verify"]["tier"]) == (0, "AWS-corroborated"), whole["verify"]["warnings"]
+    assert whole["events"] >= 5 and bench.statement()["supersedes"]["sha256"]
+    code, billed = asked(bench, "proof", "reconcile")
+    assert (code, billed["verify"]["tier"]) == (0, "billed") and billed["bill"]["comparison"] == "inside", billed["bill"]
+
+    report = (bench.folder.evidence / "report.html").read_text()
+    assert "SIMULATED, AWS-corroborated" in report
+
+    # The owner of the key writes another story over the same events of AWS's.
+    lines = [json.loads(line) for line in bench.folder.journal.read_text().splitlines()]
+    lines[0]["body"]["budgetMicroUsd"] += 1
+    bench.folder.journal.write_bytes(chained(lines))
+    code, forged = asked(bench, "proof", "corroborate", "--lookups-only")
+    assert code == 1 and "E605" in {p["code"] for p in forged["verify"]["problems"]}
+
+
+def chained(entries: list[dict[str, Any]]) -> bytes:
+    """A journal that is whole again after it was edited."""
+    head, made = "0" * 64, b""
+    for entry in entries:
+        line = dumps(entry | {"prev": head}) + b"\n"
+        head, made = hashlib.sha256(line).hexdigest(), made + line
+    return made
