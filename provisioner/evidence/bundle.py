@@ -151,7 +151,7 @@ def write(
     try:
         for name, data in members.items():
             _file(part, name, data)
-        for above in {(part / name).parent for name in members}:
+        for above in {above for name in members for above in (part / name).parents if above.is_relative_to(part)}:
             sync_folder(above)
         _swap(part, folder)
     except BaseException:  # whatever ended it: half a proof must not lie beside the whole one
@@ -168,7 +168,8 @@ def members(folder: Path) -> dict[str, bytes]:
 def _file(folder: Path, name: str, data: bytes) -> None:
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not a name for a file in a bundle")
-    (folder / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for above in reversed((folder / name).relative_to(folder).parents[:-1]):  # each by itself: `parents=True` gives the upper ones no mode
+        (folder / above).mkdir(mode=0o700, exist_ok=True)
     fd = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         view = memoryview(data)
