@@ -125,7 +125,9 @@ def test_a_host_key_of_its_own_survives_a_reboot(start: Start) -> None:
     pins = {"client_key": CLIENT_KEY, "host_key": f"ssh-ed25519 {HOST_KEY.get_base64()}"}
     with ssh.connect("127.0.0.1", box.port, "ubuntu", **pins) as host:
         fresh = hostkey.rotate(host, pins["host_key"])
+        boot = (box.root / "proc/sys/kernel/random/boot_id").read_text()
         host.run("sudo reboot", check=False)
+    until(lambda: (box.root / "proc/sys/kernel/random/boot_id").read_text() not in ("", boot), 20.0)  # until then the old one still answers
     with ssh.wait_for_ssh("127.0.0.1", box.port, "ubuntu", within=20.0, pause=0.1, **{**pins, "host_key": fresh}) as host:
         assert host.run("echo back").stdout == "back\n"
     with pytest.raises(HostKeyError), ssh.connect("127.0.0.1", box.port, "ubuntu", **pins):

@@ -25,6 +25,9 @@ from provisioner.remote.keys import KeyPair, make_pair
 SSHD = next((p for p in ("/usr/sbin/sshd", "/usr/local/sbin/sshd") if os.path.exists(p)), shutil.which("sshd"))
 
 
+CHANNEL_SUCCESS = 99
+
+
 @dataclass
 class Sshd:
     """Where a server listens, what opens it, and where its commands start."""
@@ -69,6 +72,15 @@ def in_process(folder: Path, *, key: paramiko.PKey | None = None, client: KeyPai
     transports = sshd.transports
 
     class Recorder(Packetizer):
+        def __init__(self, sock: Any) -> None:
+            super().__init__(sock)
+            self.granted = threading.Semaphore(0)
+
+        def send_message(self, data: Any) -> None:
+            super().send_message(data)
+            if data.asbytes()[0] == CHANNEL_SUCCESS:
+                self.granted.release()
+
         def read_message(self) -> Any:
             kind, message = super().read_message()
             while kind == 80 and sshd.deaf:
@@ -135,6 +147,8 @@ class _Server(paramiko.ServerInterface):
 
 
 def _execute(channel: paramiko.Channel, command: bytes, sshd: Sshd) -> None:
+    # As sshd: the request is granted before the command is run. One that is quicker than that would be a channel closed unasked.
+    channel.get_transport().packetizer.granted.acquire(timeout=5)
     home = sshd.home
     env = {**os.environ, "HOME": str(home), "PATH": f"{home}/bin:{os.environ['PATH']}"}
     process = subprocess.Popen(
