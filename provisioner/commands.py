@@ -117,11 +117,15 @@ def _run_text(ended: Any, simulated: bool) -> str:
         parts.append(tables.results_text(ended.results))
     error = ended.error
     if isinstance(error, GpuleaseError):
+        error.next = error.next or f"gpulease report {ended.lease}"  # no ending without a next step
         parts.append(error_text(error, ended.now))
     elif isinstance(error, Exception) and not isinstance(error, Cancelled):
         parts.append(error_text(bug(error), ended.now))
     elif error is not None:
         parts.append(error_text(GpuleaseError(f"stopped: {error}", next=f"gpulease report {ended.lease}"), ended.now))
+    elif ended.verdict is not Verdict.RELEASED:
+        stays = GpuleaseError(f"letting go of {ended.lease} ended {ended.verdict}", next=f"gpulease release {ended.lease}")
+        parts.append(error_text(stays, ended.now))
     if ended.exit is Exit.UNPROVEN and ended.verdict is Verdict.RELEASED:
         unrecorded = GpuleaseError(
             "everything was seen gone, and that could not be written down",

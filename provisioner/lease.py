@@ -17,12 +17,18 @@ This file must not know any provider, nor what a lease is for.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from provisioner.errors import NotCreated, ProviderError, failure_body, words
-from provisioner.journal import Entry, Journal, instant
+from provisioner.holdings import NOT_FOUND as NOT_FOUND
+from provisioner.holdings import Holdings as Holdings
+from provisioner.holdings import body_of as body_of
+from provisioner.holdings import costing as costing
+from provisioner.holdings import holdings as holdings
+from provisioner.holdings import resource_of as resource_of
+from provisioner.journal import Journal, instant
 from provisioner.model import MAKES_MACHINES, Clock, Inventory, LaunchSpec, Phase, Provider, Resource, Verdict
 from provisioner.scope import unbreakable
 
@@ -31,92 +37,6 @@ LINGER_S = 1800.0
 """Looked on for so much longer where all that is left is leaving and bills no more: EC2 takes over 19 minutes to shut down bare metal."""
 LONGEST_PAUSE_S = 15.0
 NOT_SHOWN = "not shown yet"
-NOT_FOUND = "not-found"  # what providers call the state of what they show no more: an end that nobody saw
-
-
-@dataclass
-class Holdings:
-    """What a journal says we may still be holding."""
-
-    intents: dict[int, str] = field(default_factory=dict)  # seq of an unanswered create -> its token
-    kinds: set[str] = field(default_factory=set)  # what was ever asked for or met: these must be listed before "nothing is left"
-    resources: dict[str, Resource] = field(default_factory=dict)
-    unfilled: set[str] = field(default_factory=set)  # tokens of what makes machines, and of which no machine was seen
-    unshown: dict[str, float] = field(default_factory=dict)  # created, but not yet shown when asked about: id -> when created
-    unended: set[str] = field(default_factory=set)  # made by us, billed, and never seen ending; to be found missing is not that
-    asked: bool = False  # was anything ever asked for?
-    rebuilt: bool = False  # an earlier journal was damaged: what it knew is lost
-    elsewhere: bool = False  # its journal is on another machine: what the tag shows is all that is known here
-    verdict: Verdict | None = None
-
-
-def holdings(entries: list[Entry]) -> Holdings:
-    held = Holdings()
-    for entry in entries:
-        body = entry["body"]
-        match entry["kind"], body.get("op"):
-            case "genesis", _:
-                held.rebuilt = held.rebuilt or bool(body.get("rebuilt"))
-                held.elsewhere = held.elsewhere or bool(body.get("elsewhere"))
-            case "intent", "create":
-                held.intents[entry["seq"]] = body["token"]
-                held.kinds.add(body["class"])
-                held.asked, held.verdict = True, None
-                if body["class"] in MAKES_MACHINES:
-                    held.unfilled.add(body["token"])
-            case "failed", "create":
-                held.unfilled.discard(held.intents.pop(body["intentSeq"], ""))
-            case "done", "create":
-                held.intents.pop(body["intentSeq"], None)
-                held.resources[body["id"]] = resource_of(body)
-                held.unshown[body["id"]] = instant(entry["at"]["wall"])
-                held.unended.update([body["id"]] if body["billed"] else [])
-            case "observe", _:
-                resource = resource_of(body)
-                held.unshown.pop(resource.id, None)
-                held.resources[resource.id] = resource
-                held.kinds.add(resource.kind)
-                if resource.kind not in MAKES_MACHINES and resource.token in held.unfilled:
-                    held.unfilled.discard(resource.token)
-                    held.unended.add(resource.id)
-                if resource.phase is not Phase.GONE:
-                    held.verdict = None  # an older "released" cannot speak of what was seen after it
-                answered = [seq for seq, token in held.intents.items() if token == resource.token]
-                for seq in answered:
-                    del held.intents[seq]
-                    held.unended.add(resource.id)
-                if resource.phase is Phase.LEAVING or (resource.phase is Phase.GONE and resource.state != NOT_FOUND):
-                    held.unended.discard(resource.id)
-            case "verdict", _:
-                held.verdict = Verdict(body["verdict"])
-    return held
-
-
-def body_of(resource: Resource) -> dict[str, Any]:
-    """A resource as a journal body."""
-    return {
-        "class": resource.kind,
-        "id": resource.id,
-        "phase": str(resource.phase),
-        "state": resource.state,
-        "token": resource.token,
-        "billed": resource.billed,
-        "region": resource.region,
-        "facts": dict(resource.facts),
-    }
-
-
-def resource_of(body: Mapping[str, Any]) -> Resource:
-    return Resource(
-        kind=body["class"],
-        id=body["id"],
-        phase=Phase(body["phase"]),
-        state=body["state"],
-        token=body.get("token"),
-        billed=body["billed"],
-        region=body["region"],
-        facts=body["facts"],
-    )
 
 
 class Lease:
@@ -237,16 +157,22 @@ def release(
     `patience` is for what may cost money. What was seen leaving bills no more, so it is looked after `linger` longer.
     How long things take is counted on the clock that nobody sets: a wall clock set forward must not shorten a wait.
     """
-    begun = holdings(journal.entries)
+    begun, read = holdings(journal.entries), len(journal.entries)
     if not begun.asked and not begun.rebuilt and not begun.elsewhere and not begun.resources:
         return _conclude(journal, Verdict.RELEASED, [], 0.0)  # nothing was ever asked for
     tell = unbreakable(tell)
     started = clock.counting()
     quiet_since: float | None = None
     unbilled_since = quiet_since
-    pause, seen, left, lingering = first_pause, Verdict.UNPROVEN, list[Resource](), False
+    pause, seen, left, lingering, lingers = first_pause, Verdict.UNPROVEN, list[Resource](), False, False
+
+    def known() -> Holdings:
+        nonlocal read  # a letting go that takes hours must not read its whole journal at every look
+        new, read = journal.entries[read:], len(journal.entries)
+        return holdings(new, begun)
+
     while True:
-        held = holdings(journal.entries)
+        held = known()
         # Something may exist that nothing here names: an open intent, or what a journal that is not here knew. Give it time to show.
         hidden = held.intents or held.unfilled or held.rebuilt or held.elsewhere
         needed = provider.traits.settle_s if hidden else provider.traits.second_look_s
@@ -257,24 +183,25 @@ def release(
             # Not ProviderError alone: here a provider that breaks is one that did not answer, and giving up would cost money.
             journal.note("sweep", {"checked": False, "classes": [], "found": 0, "requestIds": [], "error": words(e)})
             tell(f"cannot see what is left: {words(e)}" + (f"; {next}" if (next := getattr(e, "next", "")) else ""))
-            quiet_since, seen = None, Verdict.UNPROVEN
+            quiet_since, seen, lingers = None, Verdict.UNPROVEN, False
             # Who may not list may still be allowed to end what the journal knows by name.
-            left = [replace(r, lease=id) for r in holdings(journal.entries).resources.values() if r.phase is not Phase.GONE]
+            left = [replace(r, lease=id) for r in known().resources.values() if r.phase is not Phase.GONE]
         else:
             billed = any(r.billed for r in left)
             unbilled_since = None if billed else clock.counting() if unbilled_since is None else unbilled_since
             if left:
                 quiet_since = None
                 costs = any(r.billed and r.phase is not Phase.LEAVING for r in left)
-                seen = Verdict.HELD if costs else Verdict.LEAVING
+                seen, lingers = Verdict.HELD if costs else Verdict.LEAVING, not costing(left)
             else:
                 quiet_since = clock.counting() if quiet_since is None else quiet_since
                 # A damaged journal may have known of more than a tag shows: that can never be called released.
+                lingers = True
                 enough = clock.counting() - quiet_since >= needed and not held.rebuilt
                 seen = Verdict.RELEASED if enough else Verdict.UNPROVEN
         # What costs money first, and before a machine what made it: it could make another. What is free stays until a second look
         # where a machine was merely not found: a guard is free too.
-        held = holdings(journal.entries)
+        held = known()
         twice = unbilled_since is not None and clock.counting() - unbilled_since >= provider.traits.second_look_s
         sure = (twice and seen is not Verdict.UNPROVEN) or not (held.unended or held.elsewhere or held.rebuilt)
         due = [r for r in left if r.billed] or (left if sure else [])
@@ -284,7 +211,8 @@ def release(
         quiet = 0.0 if quiet_since is None else now - quiet_since
         done = seen is Verdict.RELEASED or (held.rebuilt and quiet_since is not None and quiet >= needed)
         # Nothing bills while it is seen leaving, nor while nothing is found and only the last look is missing.
-        limit = patience + (linger if seen is Verdict.LEAVING or quiet_since is not None else 0.0)
+        # What could only be asked once its machine was gone is looked after for as long as the rest.
+        limit = patience + (linger if lingers or lingering else 0.0)
         if done or now - started >= limit:
             return _conclude(journal, seen, left, quiet)
         if now - started >= patience and left and not lingering:
@@ -308,9 +236,14 @@ def _conclude(journal: Journal, seen: Verdict, left: list[Resource], quiet: floa
 
 
 def _observe(provider: Provider, known: Resource, held: Holdings, now: float) -> Resource:
-    """Ask by id. A new id that the provider does not know is not gone, it is not there *yet*, for its settle time."""
+    """Ask by id. A new id that the provider does not know is not gone, it is not there *yet*, for its settle time.
+
+    That it was shown once is no end of that: EC2 may show what is new now and then. That its removal was answered is.
+    """
     seen = provider.observe(known)
     born = held.unshown.get(known.id)
+    if seen.state == NOT_FOUND and known.id not in held.removed:
+        born = held.born.get(known.id)
     if seen.phase is Phase.GONE and born is not None and now - born < provider.traits.settle_s:
         return replace(known, state=NOT_SHOWN)
     return seen

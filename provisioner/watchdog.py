@@ -23,10 +23,10 @@ from pathlib import Path
 
 from provisioner.errors import RefusedError
 from provisioner.journal import Broken, Busy, read
-from provisioner.lease import LINGER_S, holdings
+from provisioner.lease import LINGER_S, costing, holdings
 from provisioner.lease import PATIENCE_S as LONGEST_RELEASE_S
 from provisioner.ledger import LeaseFolder, adopt, alive, standing
-from provisioner.model import Phase, Verdict
+from provisioner.model import Verdict
 from provisioner.scope import Scope
 
 PATIENCE_S = 6 * 3600.0
@@ -108,7 +108,7 @@ def _time_to_let_go(folder: LeaseFolder) -> float:
     if not any(e["kind"] == "failure" or (e["kind"] == "intent" and e["body"]["op"] == "remove") for e in entries[asked:]):
         return 0.0
     held = holdings(entries)
-    bills = held.intents or any(r.billed and r.phase not in (Phase.LEAVING, Phase.GONE) for r in held.resources.values())
+    bills = held.intents or costing(held.resources.values())
     return LETTING_GO_S if bills else LETTING_GO_S + LINGER_S
 
 

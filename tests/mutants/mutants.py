@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+HOLDINGS = "provisioner/holdings.py"
 LEASE, JOURNAL, LEDGER = "provisioner/lease.py", "provisioner/journal.py", "provisioner/ledger.py"
 WATCHDOG, CLOSING, SCOPE = "provisioner/watchdog.py", "provisioner/closing.py", "provisioner/scope.py"
 GUARDS, REAP, RUN, KEYS = "provisioner/guards.py", "provisioner/reap.py", "provisioner/run.py", "provisioner/remote/keys.py"
@@ -90,8 +91,8 @@ MUTANTS = [
     Mutant("intent-after-create", LEASE, '        intent = self.journal.append("intent", {"op": "create", "class": kind, "token": token, "params": spec.public()})\n', '        self.provider.create(kind, spec, lease=self.id, token=token, made=self.made)\n        intent = self.journal.append("intent", {"op": "create", "class": kind, "token": token, "params": spec.public()})\n', (f"{CRASH}::test_nothing_is_created_that_could_not_be_written_down_first",)),
     Mutant("intent-only-noted", LEASE, '        intent = self.journal.append("intent", {"op": "create"', '        intent = self.journal.note("intent", {"op": "create"', (f"{CRASH}::test_nothing_is_created_that_could_not_be_written_down_first",)),
     Mutant("lost-answer-is-a-refusal", LEASE, "        except NotCreated as e:\n", "        except ProviderError as e:\n", (f"{CRASH}::test_an_open_intent_is_closed_by_a_refusal_and_by_nothing_else",)),
-    Mutant("refusal-leaves-the-intent-open", LEASE, '            case "failed", "create":\n                held.unfilled.discard(held.intents.pop(body["intentSeq"], ""))\n', '            case "failed", "create":\n                pass\n', (f"{CRASH}::test_an_open_intent_is_closed_by_a_refusal_and_by_nothing_else",)),
-    Mutant("unknown-closes-the-intent", LEASE, '            case "failed", "create":\n', '            case "failed" | "unknown", "create":\n', (f"{CRASH}::test_an_open_intent_is_closed_by_a_refusal_and_by_nothing_else",)),
+    Mutant("refusal-leaves-the-intent-open", HOLDINGS, '            case "failed", "create":\n                held.unfilled.discard(held.intents.pop(body["intentSeq"], ""))\n', '            case "failed", "create":\n                pass\n', (f"{CRASH}::test_an_open_intent_is_closed_by_a_refusal_and_by_nothing_else",)),
+    Mutant("unknown-closes-the-intent", HOLDINGS, '            case "failed", "create":\n', '            case "failed" | "unknown", "create":\n', (f"{CRASH}::test_an_open_intent_is_closed_by_a_refusal_and_by_nothing_else",)),
     Mutant("no-finally", LEASE, "    finally:\n        lease.verdict = release(", "    else:\n        lease.verdict = release(", (f"{CRASH}::test_a_failing_body_is_released_by_its_own_process",)),
     Mutant("only-errors-let-go", LEASE, "    except BaseException as e:\n        journal.note(\"failure\", failure_body(e))\n        raise\n    finally:\n        lease.verdict = release(id, provider, journal, clock, patience=patience, linger=linger, tell=tell)\n", "    except Exception as e:\n        journal.note(\"failure\", failure_body(e))\n        lease.verdict = release(id, provider, journal, clock, patience=patience, linger=linger, tell=tell)\n        raise\n    else:\n        lease.verdict = release(id, provider, journal, clock, patience=patience, linger=linger, tell=tell)\n", (f"{RULES}::test_every_way_out_of_the_body_lets_go",)),
     Mutant("nothing-done-nothing-to-do", LEASE, "    if not begun.asked and not begun.rebuilt", "    if not begun.rebuilt", (f"{CRASH}::test_a_lost_answer_keeps_the_lease_open_for_the_whole_settle_time",)),
@@ -103,16 +104,16 @@ MUTANTS = [
     Mutant("settle-ignored-for-a-lost-journal", LEASE, "held.unfilled or held.rebuilt or held.elsewhere", "held.unfilled or held.elsewhere", (f"{RULES}::test_what_a_lost_journal_knew_is_waited_for_and_never_called_released",)),
     Mutant("waiting-by-the-wall-clock", LEASE, "                enough = clock.counting() - quiet_since >= needed", "                enough = clock.now() - quiet_since >= needed", (f"{RULES}::test_setting_the_wall_clock_neither_shortens_nor_stretches_the_waiting",)),
     Mutant("patience-by-the-wall-clock", LEASE, "    started = clock.counting()\n", "    started = clock.now()\n    clock = type('', (), {'counting': clock.now, 'now': clock.now, 'sleep': clock.sleep})\n", (f"{RULES}::test_patience_ends_however_the_clock_is_set",)),
-    Mutant("a-failed-look-does-not-count", LEASE, "            quiet_since, seen = None, Verdict.UNPROVEN\n", "            seen = Verdict.UNPROVEN\n", (f"{RULES}::test_a_look_that_fails_begins_the_waiting_anew",)),
-    Mutant("no-answer-is-an-empty-list", LEASE, "            quiet_since, seen = None, Verdict.UNPROVEN\n", "            quiet_since, seen = clock.counting(), Verdict.RELEASED\n", (f"{CRASH}::test_an_answer_we_may_not_have_is_never_called_released",)),
+    Mutant("a-failed-look-does-not-count", LEASE, "            quiet_since, seen, lingers = None, Verdict.UNPROVEN, False\n", "            seen, lingers = Verdict.UNPROVEN, False\n", (f"{RULES}::test_a_look_that_fails_begins_the_waiting_anew",)),
+    Mutant("no-answer-is-an-empty-list", LEASE, "            quiet_since, seen, lingers = None, Verdict.UNPROVEN, False\n", "            quiet_since, seen, lingers = clock.counting(), Verdict.RELEASED, False\n", (f"{CRASH}::test_an_answer_we_may_not_have_is_never_called_released",)),
     Mutant("free-goes-on-the-first-look", LEASE, " or not (held.unended or held.elsewhere or held.rebuilt)\n", " or True\n", (f"{RULES}::test_what_is_free_is_not_removed_on_the_first_look_that_misses_the_machine",)),
-    Mutant("missing-is-an-end-that-was-seen", LEASE, " and resource.state != NOT_FOUND):\n", "):\n", (f"{RULES}::test_what_is_free_is_not_removed_on_the_first_look_that_misses_the_machine",)),
+    Mutant("missing-is-an-end-that-was-seen", HOLDINGS, " and resource.state != NOT_FOUND):\n", "):\n", (f"{RULES}::test_what_is_free_is_not_removed_on_the_first_look_that_misses_the_machine",)),
     Mutant("asks-after-its-deadline", LEASE, "            if self._clock.now() >= instant(spec.deadline):\n", "            if False:\n", (f"{RULES}::test_a_process_that_goes_on_after_the_deadline_asks_for_nothing",)),
     Mutant("unchecked-is-empty", LEASE, "        if not looked.checked and looked.kind in held.kinds:\n", "        if False:\n", (f"{RULES}::test_a_list_without_the_kind_that_was_made_is_no_empty_list",)),
     Mutant("any-unchecked-kind-blocks", LEASE, "        if not looked.checked and looked.kind in held.kinds:\n", "        if not looked.checked:\n", (f"{RULES}::test_a_kind_that_we_never_make_may_stay_unchecked",)),
     Mutant("a-provider-that-breaks-ends-it", LEASE, "        except Exception as e:\n            # Not", "        except ProviderError as e:\n            # Not", (f"{RULES}::test_a_provider_that_breaks_is_one_that_did_not_answer",)),
     Mutant("a-removal-that-breaks-ends-it", LEASE, "    except Exception as e:\n        # As in", "    except ProviderError as e:\n        # As in", (f"{RULES}::test_a_provider_that_breaks_is_one_that_did_not_answer",)),
-    Mutant("blind-asks-for-nothing", LEASE, "            left = [replace(r, lease=id) for r in holdings(journal.entries).resources.values() if r.phase is not Phase.GONE]\n", "            left = []\n", (f"{RULES}::test_who_may_not_list_still_ends_what_the_journal_knows",)),
+    Mutant("blind-asks-for-nothing", LEASE, "            left = [replace(r, lease=id) for r in known().resources.values() if r.phase is not Phase.GONE]\n", "            left = []\n", (f"{RULES}::test_who_may_not_list_still_ends_what_the_journal_knows",)),
     Mutant("listed-not-noted-first", LEASE, "    for listed in inventory.resources:\n        met(listed)\n    for known", "    for known", (f"{RULES}::test_one_question_that_fails_does_not_keep_the_rest",)),
     Mutant("one-look-fails-all", LEASE, "                failed = failed or e  #", "                raise  #", (f"{RULES}::test_what_may_not_be_looked_at_does_not_hide_that_the_rest_is_gone",)),
     Mutant("a-failed-look-is-forgotten", LEASE, "    if failed is not None:\n        raise failed\n", "", (f"{RULES}::test_what_may_not_be_looked_at_does_not_hide_that_the_rest_is_gone",)),
@@ -125,7 +126,7 @@ MUTANTS = [
     Mutant("coming-costs-nothing", LEASE, "any(r.billed and r.phase is not Phase.LEAVING for r in left)", "any(r.billed and r.phase is Phase.HERE for r in left)", (f"{RULES}::test_a_machine_that_is_only_coming_is_asked_to_go_and_counts_as_held",)),
     Mutant("coming-is-not-asked", LEASE, "    if resource.phase is Phase.LEAVING:\n        return\n", "    if resource.phase in (Phase.LEAVING, Phase.COMING):\n        return\n", (f"{RULES}::test_a_machine_that_is_only_coming_is_asked_to_go_and_counts_as_held",)),
     Mutant("rebuilt-is-released", LEASE, ">= needed and not held.rebuilt\n", ">= needed\n", (f"{RULES}::test_what_a_lost_journal_knew_is_waited_for_and_never_called_released",)),
-    Mutant("an-old-verdict-stands", LEASE, "                    held.verdict = None  # an older", "                    pass  # an older", (f"{RULES}::test_what_is_seen_after_a_verdict_takes_the_verdict_back",)),
+    Mutant("an-old-verdict-stands", HOLDINGS, "                    held.verdict = None  # an older", "                    pass  # an older", (f"{RULES}::test_what_is_seen_after_a_verdict_takes_the_verdict_back",)),
     Mutant("a-story-can-end-it", LEASE, "    tell = unbreakable(tell)\n", "", (f"{RULES}::test_a_story_that_cannot_be_told_does_not_end_the_letting_go",)),
     # -- the folder of leases --------------------------------------------------------------------------------------------
     Mutant("state-folder-readable", LEDGER, "    if mode & 0o077:\n", "    if False:\n", (f"{LEDGERS}::test_a_state_folder_that_others_can_enter_is_refused",)),
@@ -134,10 +135,10 @@ MUTANTS = [
     Mutant("set-aside-under-its-owner", LEDGER, "        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "", (f"{LEDGERS}::test_a_damaged_journal_that_somebody_has_is_not_renamed",)),
     Mutant("lost-journal-is-a-new-one", LEDGER, "        if not journal.entries:\n            _begin_anew(folder, journal)\n", "", (f"{LEDGERS}::test_a_lost_journal_is_not_taken_for_a_lease_that_asked_for_nothing",)),
     Mutant("private-keys-for-everybody", KEYS, "    _write_new(folder / name, private, 0o600)\n", "    _write_new(folder / name, private, 0o644)\n", ("tests/remote/test_keys.py::test_a_private_key_is_for_its_owner_only_whatever_the_umask",)),
-    Mutant("metal-not-waited-for", LEASE, "patience + (linger if seen is Verdict.LEAVING or quiet_since is not None else 0.0)", "patience", (f"{RULES}::test_bare_metal_that_takes_half_an_hour_to_shut_down_is_seen_gone",)),
-    Mutant("lingers-on-what-bills", LEASE, "(linger if seen is Verdict.LEAVING or quiet_since is not None else 0.0)", "linger", (f"{RULES}::test_what_still_bills_is_not_waited_for_any_longer_than_patience",)),
+    Mutant("metal-not-waited-for", LEASE, "patience + (linger if lingers or lingering else 0.0)", "patience", (f"{RULES}::test_bare_metal_that_takes_half_an_hour_to_shut_down_is_seen_gone",)),
+    Mutant("lingers-on-what-bills", LEASE, "(linger if lingers or lingering else 0.0)", "linger", (f"{RULES}::test_what_still_bills_is_not_waited_for_any_longer_than_patience",)),
     Mutant("watchdog-waits-on-what-bills", WATCHDOG, "LETTING_GO_S if bills else", "LETTING_GO_S + LINGER_S if bills else", (f"{DOG}::test_an_owner_is_given_longer_only_where_nothing_bills_any_more",)),
-    Mutant("gone-at-last-and-not-looked-at-twice", LEASE, "seen is Verdict.LEAVING or quiet_since is not None else", "seen is Verdict.LEAVING else", (f"{RULES}::test_bare_metal_that_takes_half_an_hour_to_shut_down_is_seen_gone",)),
+    Mutant("gone-at-last-and-not-looked-at-twice", LEASE, "                lingers = True\n", "", (f"{RULES}::test_bare_metal_that_takes_half_an_hour_to_shut_down_is_seen_gone",)),
     # -- the watchdog ----------------------------------------------------------------------------------------------------
     Mutant("watchdog-spares-the-overdue", WATCHDOG, "            os.kill(owner, signal.SIGKILL)\n", "            pass\n", (f"{DOG}::test_an_owner_that_hangs_is_killed_even_if_the_clock_was_set_back",)),
     Mutant("watchdog-kills-strangers", WATCHDOG, "left <= 0 and os.getppid() == owner and", "left <= 0 and", (f"{DOG}::test_an_overdue_holder_that_is_not_its_parent_is_spared",)),

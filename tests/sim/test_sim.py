@@ -1,0 +1,48 @@
+"""The fast set: thousands of histories on every `make test`, none of which may end in a lie. `make simulate` plays more."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from tests.sim.checks import findings
+from tests.sim.install import simulated
+from tests.sim.play import play
+from tests.sim.script import AWS, CORE, Cut, DiskFault, Fault, Script, Weather, draw
+from tests.sim.shrink import report
+
+PARTS = 16
+EACH = {CORE: 250, AWS: 25}
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("level", [CORE, AWS])
+def test_no_history_ends_in_a_lie(level: str, part: int) -> None:
+    with simulated():
+        for seed in range(part * EACH[level], (part + 1) * EACH[level]):
+            script = draw(seed, level)
+            if found := findings(play(script)):
+                raise AssertionError(report(script, found))
+
+
+KEPT = {
+    "a disk that outlives a bare-metal machine can only be asked to go after 21 minutes, and is looked after until it is gone": Script(
+        weather=Weather(linger_s=1260.0, keeps="volume"), cuts=(Cut(0, 78, "kill"),), after=("release",)
+    ),
+    "a disk in use by a machine that is shutting down does not end the looking": Script(
+        AWS, weather=Weather(linger_s=1260.0), cuts=(Cut(0, 90, "power"),), after=("release",)
+    ),
+    "an ending without an error says what to do next": Script(
+        weather=Weather(keeps="volume"), faults=(Fault("RemoveOne", 1, "no-credentials", 10**6),)
+    ),
+    "a provider's own error has a next step": Script(faults=(Fault("CreateInstance", 0, "internal-error"),)),
+    "a disk that is full from the first line on": Script(disk=(DiskFault(0, "write", 0, errno.ENOSPC, 10**6),)),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_was_found_once_stays_found(name: str) -> None:
+    with simulated():
+        found = findings(play(KEPT[name]))
+    assert not found, report(KEPT[name], found)
