@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from provisioner.options import Json
+from provisioner.options import AwsProfile, Json
 from provisioner.terminal import complain, ending, leave
 
 LATER = ("corroborate", "reconcile")
@@ -67,6 +67,8 @@ def verify(
     cloudtrail_keys: Annotated[
         Path | None, typer.Option("--cloudtrail-keys", help="AWS's keys: what `aws cloudtrail list-public-keys` printed.", metavar="FILE")
     ] = None,
+    online: Annotated[bool, typer.Option("--online", help="Fetch AWS's keys with your own AWS login instead.")] = False,
+    aws_profile: AwsProfile = None,
     as_json: Json = False,
 ) -> None:
     """Check a proof offline, trusting neither gpulease nor whoever handed it over.
@@ -77,5 +79,5 @@ def verify(
     from provisioner.commands import verify_proof
 
     with ending(as_json, usage=3):
-        code, record, text = verify_proof(path, require, allowed_signers, iid_cert or [], cloudtrail_keys)
+        code, record, text = verify_proof(path, require, allowed_signers, iid_cert or [], cloudtrail_keys, online, aws_profile)
         leave(code, record if as_json else text)

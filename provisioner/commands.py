@@ -299,7 +299,13 @@ def _recheck(folder: ledger.LeaseFolder) -> Coded:
 
 
 def verify_proof(
-    path: Path, require: str, allowed_signers: Path | None = None, certificates: Sequence[Path] = (), cloudtrail_keys: Path | None = None
+    path: Path,
+    require: str,
+    allowed_signers: Path | None = None,
+    certificates: Sequence[Path] = (),
+    cloudtrail_keys: Path | None = None,
+    online: bool = False,
+    aws_profile: str | None = None,
 ) -> Coded:
     from provisioner.evidence import digests, sshsig, verify
 
@@ -312,6 +318,10 @@ def verify_proof(
     signers = given(allowed_signers, "it says whose signature is accepted", lambda raw: sshsig.signers(raw.decode("utf-8")))
     keys = given(cloudtrail_keys, "it holds the keys that AWS signs CloudTrail's digests with", digests.keys_of) or []
     pems = [given(file, "it is the certificate of an identity document", _pem) for file in certificates]
+    if online:
+        from provisioner.corroborate import public_keys
+
+        keys = [*keys, *public_keys(verify.verify(path).predicate, aws_profile)]
     report = verify.verify(path, require=require, signers=signers, certificates=pems, cloudtrail_keys=keys)
     return report.exit, report.json(), report.text()
 

@@ -58,6 +58,17 @@ def corroborate(name: str | None, lookups_only: bool, tell: Tell, sleep: Callabl
     return report.exit, record, report.text()
 
 
+def public_keys(predicate: dict[str, Any] | None, profile: str | None) -> list[bytes]:
+    """AWS's keys for the regions and the time of a proof, asked with whatever login the verifier has: they are no account's."""
+    from provisioner.evidence import corroboration
+    from provisioner.providers import aws_trail
+
+    if predicate is None or predicate["simulated"]:
+        return []  # nothing that could be read, or something that has a key of its own
+    accounts = [Account(region, profile) for region in corroboration.regions(predicate)]
+    return [key for account in accounts for key in aws_trail.public_keys(account, *_span(predicate))]
+
+
 def proven(folder: LeaseFolder) -> dict[str, Any]:
     """The predicate of a proof of ours that holds and that nobody works on, or a refusal."""
     from provisioner.evidence import verify

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from provisioner import closing, ledger
-from provisioner.errors import Exit, HostError, MissedThreshold, NotCreated, RefusedError
+from provisioner.errors import Exit, HostError, MissedThreshold, NotCreated, ProviderError, RefusedError
 from provisioner.journal import Journal
 from provisioner.model import Outcome, Verdict
 from provisioner.scope import Cancelled, SystemClock
@@ -153,3 +154,47 @@ def test_a_guard_that_stood_on_one_machine_is_not_told_of_the_next() -> None:
     stood = line("guard", guard="guest-timer", state="read-back", firesAt="2026-11-21T15:00:00Z")
     assert "its own timer at 15:00 UTC" in closing.ends_without_us([first, stood])
     assert closing.ends_without_us([first, stood, second]) == ""
+
+
+class Watched:
+    """A provider that shows what its log would keep."""
+
+    anchor = ""
+
+    def __init__(self, error: ProviderError | None = None) -> None:
+        self.error, self.shown = error, list[str]()
+
+    def witness(self) -> dict[str, str]:
+        self.shown.append(self.anchor)
+        if self.error is not None:
+            raise self.error
+        return {"requestId": "req-last", "providerDate": "2026-11-18T12:00:00Z"}
+
+
+def concluded(watched: Watched, **genesis: Any) -> tuple[str, Journal, str]:
+    folder = ledger.create({"provider": "aws", "settings": {}})
+    with Journal(folder.journal, SystemClock()) as journal:
+        journal.append("genesis", {"lease": folder.id, "provider": "aws", "settings": {"region": "us-east-1"}, **genesis})
+        journal.append("intent", {"op": "create", "class": "instance", "token": "t-1-x", "params": {"region": "us-east-1"}})
+        journal.append("verdict", {"verdict": "leaving", "left": [], "settleSeconds": 0, "openIntents": 1})
+        assert closing.conclude(folder, journal, Outcome.FAILED, Exit.LEAVING, watched).evidence  # type: ignore[arg-type]
+        sealed = next(e["seq"] for e in journal.entries if e["kind"] == "seal")
+        return folder.id, journal, hashlib.sha256(folder.journal.read_bytes().splitlines(keepends=True)[sealed]).hexdigest()
+
+
+def test_the_sealed_head_is_shown_to_the_providers_log_and_the_answer_kept() -> None:
+    watched = Watched()
+    lease, journal, head = concluded(watched)
+    assert watched.shown == [f"run/{lease} jh/{head[:32]}"]
+    assert journal.entries[-1]["kind"] == "anchor" and journal.entries[-1]["body"]["head"] == head[:32]
+
+
+def test_a_login_that_ended_costs_the_anchor_and_not_the_proof() -> None:
+    _, journal, _ = concluded(Watched(ProviderError("ExpiredToken")))
+    assert journal.entries[-1]["kind"] == "seal"
+
+
+def test_a_journal_that_another_machine_began_does_not_pass_for_the_runs_in_the_providers_log() -> None:
+    watched = Watched()
+    lease, _, head = concluded(watched, elsewhere=True)
+    assert watched.shown == [f"look/{lease} jh/{head[:32]}"]
