@@ -239,7 +239,7 @@ observe   class:text id:text phase:coming|here|leaving|gone region?:text state?:
 sweep     checked:flag classes:looked*500 found:count error?:text
 looked    class:text region:text checked:flag found:count reason?:text
 recovered by?:text tornSha256?:sha
-anchor    head:half requestId?:text providerDate?:time
+anchor    head?:half requestId?:text providerDate?:time
 verdict   verdict:released|leaving|held|unproven settleSeconds?:count openIntents?:count
 outcome   outcome:completed|failed|interrupted|recovered|guard-fired|never-launched exit?:count
 seal      files:shas

@@ -100,7 +100,7 @@ BODIES: dict[str, Schema] = {
     "recovered": shape({}, {"by": TEXT, "tornSha256": SHA256}, closed=False),
     "verdict": shape({"verdict": VERDICT}, {"settleSeconds": COUNT, "openIntents": COUNT}, closed=False),
     "outcome": shape({"outcome": OUTCOME}, {"exit": COUNT}, closed=False),
-    "anchor": shape({"head": {"type": "string", "pattern": "^[0-9a-f]{32}$"}}, {"requestId": TEXT, "providerDate": TIME}, closed=False),
+    "anchor": shape({}, {"head": {"type": "string", "pattern": "^[0-9a-f]{32}$"}, "requestId": TEXT, "providerDate": TIME}, closed=False),
     "seal": shape({"files": {"type": "object", "additionalProperties": SHA256}}, closed=False),
 }
 

@@ -354,6 +354,8 @@ def _anchors(history: History) -> list[Json]:
     found: list[Json] = [anchor for ask in history.asks if (anchor := _anchor(history, ask)) is not None]
     for entry in history.lines("anchor"):
         body = entry["body"]
+        if "head" not in body:  # a copy without names has another journal than the one that AWS was shown
+            continue
         made: dict[str, Json] = {"kind": "user-agent", "headPrefix": body["head"], "journalSeq": entry["seq"]}
         made |= history.moment(entry).fields("at") if history.date(entry) is not None else {}
         found.append(made | ({"requestId": body["requestId"]} if "requestId" in body else {}))

@@ -82,3 +82,9 @@ def test_loopback_versions_and_request_ids_stay() -> None:
     tape = journals.Tape().genesis()
     tape.add("stage", stage="x", detail={"a": "127.0.0.1:8000", "b": "570.133.20", "c": "b9d3fdc8-9ffb-4ce1-ac54-123456789012"})
     assert not redact.redacted(tape.entries, {}, b"secret").openings
+
+
+def test_a_copy_of_a_run_whose_head_aws_was_shown_names_no_head_and_verifies(tmp_path: Path) -> None:
+    made = copied(tmp_path / "b", journals.normal().witnessed())
+    assert [e["body"].get("head") for e in made.entries if e["kind"] == "anchor"] == [None]
+    assert verify.verify(tmp_path / "b").exit == 0
