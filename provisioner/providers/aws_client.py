@@ -82,10 +82,11 @@ class Account:
         """As whom, and until when. ProviderError where there are no credentials."""
         from botocore.exceptions import BotoCoreError
 
+        used = _session(self.profile, self.endpoint is not None)
         try:
-            return aws_login.examine(_session(self.profile, self.endpoint is not None), self.profile)
+            return aws_login.examine(used, self.profile)
         except BotoCoreError as e:
-            raise self._refused(e, "credentials", creating=False) from e
+            raise self._refused(e, "credentials", used, creating=False) from e
 
     def create(self, operation: str, *, service: str = "ec2", **params: Any) -> Answer:
         """A request that makes something: sent once. Raises NotCreated only where nothing can have been made."""
@@ -117,26 +118,30 @@ class Account:
         from botocore.exceptions import BotoCoreError, ClientError
         from botocore.parsers import ResponseParserError
 
-        said = _AGENT.set(self.agent())
+        said, used = _AGENT.set(self.agent()), None
         try:
             # One at a time: a session may not be shared by threads that make clients of it. Clients may be.
             with _MAKING:
+                used = _session(self.profile, self.endpoint is not None)
                 if self.endpoint is None:
-                    aws_login.ready(_session(self.profile, False))
+                    aws_login.ready(used)
                 client = _client(service, self.region, self.profile, self.endpoint, changes)
             data = getattr(client, xform_name(operation))(**params)
         except (BotoCoreError, ClientError, ResponseParserError) as e:
             self._note(getattr(e, "response", None) or {})
-            raise self._refused(e, operation, creating=creating) from e
+            raise self._refused(e, operation, used, creating=creating) from e
         finally:
             _AGENT.reset(said)
         return self._note(data)
 
-    def _refused(self, e: Exception, operation: str, *, creating: bool) -> ProviderError:
+    def _refused(self, e: Exception, operation: str, used: Any, *, creating: bool) -> ProviderError:
         found = fault(e, operation, creating=creating, profile=self.profile)
         if self.endpoint is None and found.provider_code in CREDENTIALS | NO_LOGIN:
-            found.next = aws_login.again(_session(self.profile, False), self.profile) or found.next
-            forget()
+            found.next = aws_login.again(used, self.profile) or found.next
+            with _MAKING:
+                # A look asks twenty things side by side: what the first that is refused has had made anew is not thrown away by the others.
+                if _session(self.profile, False) is used:
+                    forget()
         return found
 
     def _note(self, data: dict[str, Any]) -> Answer:

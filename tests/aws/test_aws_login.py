@@ -283,7 +283,7 @@ def test_whoever_lets_go_uses_the_keys_that_somebody_renewed_meanwhile(
     assert going.poll() is None, "it goes on looking"
     user.amazon.good["AKIAFRESH"] = "kim"
     user.files("", STATIC.replace("AKIASTATIC", "AKIAFRESH"))
-    out, err = going.communicate(timeout=40)
+    out, err = going.communicate(timeout=90)
     assert going.returncode == 0, err
     if words:
         assert "released" in out and "ExpiredToken" in err and "aws sso login" in err
