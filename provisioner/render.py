@@ -89,7 +89,7 @@ def plan_text(plan: Plan) -> str:
     gpu = f"{offer.gpus} × {offer.gpu}" + (f", {offer.vram_mib} MiB each" if offer.vram_mib else "") if offer.gpus else "no GPU"
     rows = [
         ("profile", f"{profile.name}: {profile.model.id} on {profile.runtime.name}, eval set {profile.eval.set}"),
-        ("machine", f"{offer.type} ({gpu}) at {offer.provider} {offer.zone or offer.region}, {'spot' if offer.spot else 'on demand'}"),
+        ("machine", f"{offer.type} ({gpu}) at {offer.provider} {offer.zone or offer.region}, {how_bought(plan)}"),
         (
             "price",
             ("" if offer.market is None else f"the spot market asks {cost.show_per_hour(offer.market.micro_usd_per_hour)}; at most ")
@@ -111,6 +111,10 @@ def plan_text(plan: Plan) -> str:
     if plan.simulated:
         rows.insert(0, ("", SIMULATED))
     return table(rows)
+
+
+def how_bought(plan: Plan) -> str:
+    return ("spot" if plan.offer.spot else "on demand") + (", through a fleet" if plan.profile.launch.fleet else "")
 
 
 def _age(as_of: str) -> str:

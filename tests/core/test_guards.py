@@ -6,16 +6,18 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from provisioner import guards, ledger, watchdog
-from provisioner.errors import HostError, RefusedError, RunError
+from provisioner.errors import HostError, ProviderError, RefusedError, RunError
 from provisioner.guards import GUEST
 from provisioner.journal import Journal, instant, rfc3339
-from provisioner.model import Result
+from provisioner.lease import Lease
+from provisioner.model import Phase, Resource, Result
 from provisioner.providers.sim import SimProvider
 from provisioner.scope import SystemClock
 
@@ -190,3 +192,62 @@ def test_a_renewal_outlives_a_line_that_is_down() -> None:
         while len(calls) < 6 and time.monotonic() < end:
             time.sleep(0.01)
     assert len(calls) >= 6
+
+
+class Fleets(SimProvider):
+    """A cloud that shows of its fleets what it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wrong: list[str] | ProviderError = []
+        self.asked = 0
+        self.traits = replace(self.traits, fleets=True)
+
+    def check_fleet(self) -> None:
+        raise RefusedError("there is no role for fleets")
+
+    def verify_fleet(self, fleet: Resource) -> list[str]:
+        self.asked += 1
+        if isinstance(self.wrong, ProviderError):
+            raise self.wrong
+        return self.wrong
+
+
+FLEET = Resource("fleet", "fleet-1", Phase.HERE, facts={"firesAt": "2026-11-21T15:04:00Z"})
+
+
+def fleet_guard(journal: Journal, provider: Fleets, *waived: str) -> str:
+    lease = Lease("r-20261121t140210z-7f3a9k2m", provider, journal, CLOCK)
+    said = guards.arm_fleet(lease, FLEET, waived)
+    guards.read_back_fleet(lease, FLEET, waived, lambda seconds: None)
+    return said
+
+
+def test_a_fleets_end_is_armed_by_its_launch_and_read_back(journal: Journal) -> None:
+    assert "ends fleet-1 and its machine at 15:04:00 UTC" in fleet_guard(journal, Fleets())
+    told = [(e["body"]["state"], e["body"]["firesAt"]) for e in journal.entries if e["kind"] == "guard"]
+    assert told == [("armed", "2026-11-21T15:04:00Z"), ("read-back", "2026-11-21T15:04:00Z")]
+
+
+@pytest.mark.parametrize("wrong", [["ValidUntil is None, asked for '2026-11-21T15:04:00Z'"], ProviderError("no answer")])
+def test_a_fleet_whose_end_is_another_or_cannot_be_read_is_no_guard(wrong: list[str] | ProviderError, journal: Journal) -> None:
+    provider = Fleets()
+    provider.wrong = wrong
+    with pytest.raises(RunError, match="guard fleet is not armed at the provider") as no:
+        fleet_guard(journal, provider)
+    assert "waive: [fleet]" in no.value.next and states(journal)["fleet"] == "failed"
+    assert provider.asked == (1 if isinstance(wrong, list) else 4), "a look that fails is repeated, a difference is not"
+    fleet_guard(journal, provider, "fleet")
+    assert states(journal)["fleet"] == "waived"
+
+
+def test_a_fleet_is_a_guard_at_the_provider_unless_it_is_waived_and_only_where_there_are_some() -> None:
+    provider = Fleets()
+    assert guards.at_the_provider(provider, ["sim-1"], (), fleet=True)
+    assert not guards.at_the_provider(provider, ["sim-1"], ("fleet",), fleet=True)
+    assert not guards.at_the_provider(provider, ["sim-1"], ())
+    guards.check_fleet(provider, False)
+    with pytest.raises(RefusedError, match="no role for fleets"):
+        guards.check_fleet(provider, True)
+    with pytest.raises(RefusedError, match="a machine of sim cannot be asked for through a fleet"):
+        guards.check_fleet(SimProvider(), True)

@@ -101,3 +101,83 @@ def test_a_guard_is_drilled_when_its_line_says_so_and_the_limit_stays_until_all_
     assert [g["drilled"] for g in p["guards"]] == [DRILL] and "guards-not-drilled" not in p["limits"]
     tape.add("guard", guard="watchdog", state="armed")
     assert "guards-not-drilled" in said(tape)["limits"]
+
+
+FLEET = "fleet-0123456789abcdef0"
+
+
+def through_a_fleet(tape: Tape) -> str:
+    """A fleet is asked for, and its machine is seen; the end that AWS keeps for both."""
+    tape.genesis()
+    intent = tape.intent("fleet", fleet=True)
+    tape.done(intent, FLEET, "asked for")
+    fires = rfc3339(instant(tape.date()) + 240)
+    tape.add("guard", guard="fleet", state="armed", firesAt=fires)
+    token = tape.entries[intent]["body"]["token"]
+    tape.observe("fleet", FLEET, "here", "active", token=token)
+    tape.observe("instance", INST, "here", "running", token=token, type="g6.xlarge", fleet=FLEET, launchTime=tape.date())
+    tape.add("guard", guard="fleet", state="read-back", firesAt=fires)
+    return fires
+
+
+def fleet_gone(tape: Tape) -> Tape:
+    tape.observe("fleet", FLEET, "gone", "deleted")
+    kinds = ("instance", "volume", "network-interface", "security-group", "fleet")
+    tape.wait(5)
+    for _ in range(2):
+        tape.sweep(kinds=kinds)
+        tape.wait(5)
+    return tape.verdict()
+
+
+def test_an_end_that_nobody_here_asked_for_after_the_fleets_time_fits_the_fleet() -> None:
+    tape = Tape()
+    fires = through_a_fleet(tape)
+    tape.wait(400)
+    tape.add("recovered", by="release")
+    tape.observe("instance", INST, "gone", "terminated", stateReason="Client.UserInitiatedShutdown")
+    p = said(fleet_gone(tape))
+    (instance,) = p["instances"]
+    assert (instance["stopCause"], instance["answer"], instance["requestIds"]["run"]) == ("guard-fleet", "done", "req-1")
+    assert closing.ended_by(tape.entries) is Outcome.GUARD_FIRED
+    [sentence] = [line for line in words.verdict(p) if "fleet was to end" in line]
+    assert fires in sentence and "that fits" in sentence
+    assert p["verdict"] == "released" and p["clean"], p["limits"]
+
+
+def test_the_removal_of_its_fleet_is_an_end_by_us_and_the_guards_removal() -> None:
+    tape = Tape()
+    through_a_fleet(tape)
+    tape.wait(60)
+    tape.remove("fleet", FLEET)
+    tape.wait(400)
+    tape.observe("instance", INST, "gone", "terminated", stateReason="Client.UserInitiatedShutdown")
+    p = said(fleet_gone(tape))
+    assert p["instances"][0]["stopCause"] == "client", "DeleteFleets ends the machines too, whenever they are seen gone"
+    (guard,) = [one for one in p["guards"] if one["kind"] == "fleet"]
+    assert guard["armedAt"] < guard["readBackAt"] < guard["removedAt"]
+
+
+def test_every_machine_of_a_fleet_is_told_of_and_a_look_without_fleets_is_none() -> None:
+    tape = Tape()
+    through_a_fleet(tape)
+    token = next(e["body"]["token"] for e in tape.entries if e["kind"] == "intent")
+    second = INST[:-1] + "b"
+    tape.observe("instance", second, "here", "running", token=token, type="g6.xlarge", fleet=FLEET, launchTime=tape.date())
+    for id in (INST, second):
+        tape.observe("instance", id, "gone", "terminated", stateReason="Client.UserInitiatedShutdown")
+    tape.observe("fleet", FLEET, "gone", "deleted")
+    p = said(tape.quiet().verdict())
+    assert {one["id"] for one in p["instances"]} == {INST, second} and {one["answer"] for one in p["instances"]} == {"done"}
+    assert not p["clean"], "the looks of this journal did not list fleets, and one was made"
+
+
+def test_a_fleet_that_made_nothing_is_said_to_have_made_nothing() -> None:
+    tape = Tape().genesis()
+    intent = tape.intent("fleet", fleet=True)
+    tape.done(intent, FLEET, "asked for")
+    tape.observe("fleet", FLEET, "here", "active", token=tape.entries[intent]["body"]["token"])
+    tape.remove("fleet", FLEET)
+    p = said(fleet_gone(tape))
+    assert [line for line in words.verdict(p) if "no machine of it was ever seen" in line]
+    assert p["cost"]["totalHiMicroUsd"] == 0

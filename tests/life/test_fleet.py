@@ -29,7 +29,7 @@ def test_a_run_through_a_fleet_ends_released_with_a_proof_that_holds(bench: Benc
     assert ended.code == Exit.OK, ended.story
     assert not sent(bench, "RunInstances") and len(sent(bench, "CreateFleet")) == 1
     (fleet,), (machine,) = truth(bench, "fleet"), truth(bench, "instance")
-    assert f"aws itself ends {fleet['id']} and its machine at " in ended.story and "g6.xlarge" in ended.story
+    assert f"aws itself ends {fleet['id']} and its machine at " in ended.story and ", on demand, through a fleet" in ended.story
     assert fleet["asked"] <= machine["asked"] and (fleet["state"], machine["state"]) == ("deleted", "terminated")
     assert {thing["state"] for thing in truth(bench, "launch-template")} == {"gone"} and not bench.left()
     states = [body["state"] for body in bench.entries("guard") if body["guard"] == "fleet"]
@@ -118,21 +118,12 @@ def test_a_run_killed_before_the_fleets_answer_leaves_nothing(bench: Bench) -> N
 
 
 @pytest.mark.slow
-def test_a_lost_answer_is_not_followed_by_a_second_fleet(bench: Bench) -> None:
-    ended = bench.run(profile=bench.profile(**FLEETS), faults=[QUICK, {"action": "CreateFleet", "kind": "lost"}])
-    assert ended.code == Exit.FAILED and len(sent(bench, "CreateFleet")) == 1
-    assert not bench.left() and bench.verify() == 0
-
-
-@pytest.mark.slow
 def test_a_fleet_that_does_not_end_as_asked_is_let_go_of_before_anything_is_downloaded(bench: Bench) -> None:
     """An account policy, or somebody, takes the end away: DescribeFleets shows another one than was asked for."""
     bench.cloud.faults([QUICK, {"timing": {"fleet_late_s": 3600.0}}])
     ended = bench.run(profile=bench.profile(**FLEETS))
     assert ended.code == Exit.FAILED and "guard fleet is not armed at the provider: ValidUntil is" in ended.answer["error"]["what"]
     assert not any(body["stage"] == "serve" for body in bench.entries("stage")) and not bench.left()
-    ended = bench.run(profile=bench.profile(**FLEETS, waive=["fleet"]))
-    assert ended.code == Exit.OK, ended.story
 
 
 def test_without_the_role_for_fleets_nothing_is_rented_and_it_says_who_makes_it(bench: Bench) -> None:

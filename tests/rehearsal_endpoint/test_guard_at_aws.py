@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from provisioner import closing, drills, guards, ledger
+from provisioner import closing, drills, guards, ledger, times
 from provisioner.errors import RefusedError, RunError
 from provisioner.journal import Journal, rfc3339
 from provisioner.lease import Lease, hold, release
@@ -98,11 +98,14 @@ def test_it_is_armed_read_back_and_removed_once_the_machine_is_seen_gone(
     assert of(cloud, schedule)["gone"] and {"class": "schedule", "op": "remove"}.items() <= bodies(folder, "done")[-1].items()
 
 
-def test_it_ends_a_machine_that_nobody_looks_after(cloud: Rehearsal, provider: AwsProvider, folder: ledger.LeaseFolder) -> None:
+def test_it_ends_a_machine_that_nobody_looks_after(
+    cloud: Rehearsal, provider: AwsProvider, folder: ledger.LeaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(times.NAME, '{"schedule_late_s": 1}')
     with Journal(folder.journal, CLOCK) as journal:
         journal.append("genesis", {"lease": folder.id, "provider": "aws", "simulated": True})
         lease = Lease(folder.id, provider, journal, CLOCK)
-        asked = spec(provider, time.time() - aws_schedule.LATE_S + 2)
+        asked = spec(provider, time.time() + 3)
         rented(lease, asked)
         guards.arm_schedule(lease, asked, (), time.sleep)
         machine = lease.made["instance"].id
