@@ -157,7 +157,7 @@ class Ec2:
         return self._change(call, found, start)
 
     def _end(self, machine: Machine, to: str) -> None:
-        when = time.strftime("%Y-%m-%d %H:%M:%S GMT", time.gmtime())
+        when = time.strftime("%Y-%m-%d %H:%M:%S GMT", time.gmtime(time.time()))
         self._lifecycle.end(machine, to, "Client.UserInitiatedShutdown", "User initiated shutdown", f"User initiated ({when})")
 
     def _change(self, call: Call, found: list[Machine], do: Callable[[Machine], None]) -> Reply:

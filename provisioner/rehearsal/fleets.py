@@ -215,7 +215,8 @@ class Fleets:
             fleet.state = "deleted_terminating" if terminate else "deleted_running"
         else:
             fleet.state = "deleted"
-        when = time.strftime("%Y-%m-%d %H:%M:%S GMT", time.gmtime())
+        # The time is handed over: gmtime's own is read off another clock, which is a few milliseconds behind and so a second early.
+        when = time.strftime("%Y-%m-%d %H:%M:%S GMT", time.gmtime(time.time()))
         for machine in alive if terminate else []:
             self._truth.asked("instance", machine.id, by=by)
             self._lifecycle.end(

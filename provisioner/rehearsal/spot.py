@@ -85,7 +85,7 @@ class Spots:
                 return
             self._truth.asked("instance", instance, by="spot")
             machine.spot_request.end_as = _ENDS[armed.reason]
-            when = time.strftime("%Y-%m-%d %H:%M:%S GMT", time.gmtime())
+            when = time.strftime("%Y-%m-%d %H:%M:%S GMT", time.gmtime(time.time()))
             self._lifecycle.end(
                 machine, "terminated", "Server.SpotInstanceTermination", "Spot instance termination", f"Service initiated ({when})"
             )
