@@ -409,8 +409,8 @@ class Told:
         dates = self.date(one), self.date(two)
         wall, mono = ms(two["at"]["wall"]) - ms(one["at"]["wall"]), two["at"].get("monoMs", 0) - one["at"].get("monoMs", 0)
         handed = any(one["seq"] < entry["seq"] < two["seq"] for entry in self.rows.get("recovered", []))
-        bounds = [0, min(wall, mono) if mono >= 0 and not handed else wall]
-        return max([*bounds, dates[1] - dates[0] - 1000] if None not in dates else bounds) // 1000
+        local = min(wall, mono) if mono >= 0 and not handed else wall if None in dates else 0  # a clock may be set between two processes
+        return max([0, local, dates[1] - dates[0] - 1000] if None not in dates else [0, local]) // 1000
 
     def machine(self, ask, thing):
         made = {"createIntentSeq": ask.seq, "clientToken": ask.body["token"], "answer": ask.answer or "none"} if ask else {}

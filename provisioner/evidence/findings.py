@@ -215,9 +215,13 @@ def _apart(history: History, quiet: list[Entry]) -> int:
         bounds.append(dates[1] - dates[0] - 1000)
     wall = history.local(last) - history.local(first)
     mono = last["at"].get("monoMs", 0) - first["at"].get("monoMs", 0)
-    # A wall clock that was set forward must not make a wait longer than it was; one process's other clock knows better.
+    # A wall clock that was set forward must not make a wait longer than it was; one process's other clock knows better, and
+    # between two processes the provider's dates do.
     handed_over = any(first["seq"] < e["seq"] < last["seq"] for e in history.lines("recovered"))
-    bounds.append(min(wall, mono) if mono >= 0 and not handed_over else wall)
+    if mono >= 0 and not handed_over:
+        bounds.append(min(wall, mono))
+    elif len(bounds) == 1:
+        bounds.append(wall)
     return max(bounds) // 1000
 
 
