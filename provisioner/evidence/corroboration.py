@@ -30,7 +30,8 @@ def described(history: History, aws: Aws, predicate: Mapping[str, Any], heads: S
     identity = "present" if documents and all(documents) else "partial" if any(documents) else f"absent({why})"
     if unchecked and identity == "present":
         identity = f"{UNCHECKED}{unchecked})"
-    looked, chain = compared(predicate, heads, aws), chained(predicate, aws)
+    chain = chained(predicate, aws)
+    looked = compared(predicate, heads, aws, chain)
     logged = cloudtrail.compare(predicate, heads, chain.events)
     shown = {
         "client": True,
@@ -48,13 +49,13 @@ def described(history: History, aws: Aws, predicate: Mapping[str, Any], heads: S
     }
 
 
-def compared(predicate: Mapping[str, Any], heads: Sequence[str], aws: Aws) -> cloudtrail.Compared:
+def compared(predicate: Mapping[str, Any], heads: Sequence[str], aws: Aws, chain: digests.Chained) -> cloudtrail.Compared:
     """Every record in the bundle, copied or out of a log file, held against the statement."""
     try:
         copies = cloudtrail.looked_up(aws)
     except Malformed:
         return cloudtrail.Compared()  # for whoever verifies to report
-    return cloudtrail.compare(predicate, heads, [*copies, *chained(predicate, aws).events])
+    return cloudtrail.compare(predicate, heads, [*copies, *chain.events])
 
 
 def chained(predicate: Mapping[str, Any], aws: Aws) -> digests.Chained:

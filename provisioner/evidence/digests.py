@@ -26,6 +26,9 @@ DIGESTS, LOGS = f"{FOLDER}digests/", f"{FOLDER}logs/"
 MOST_BYTES = 64 << 20
 """Of one file, inflated. A log file of CloudTrail has some megabytes at most."""
 
+MOST_IN_ALL = 256 << 20
+"""Of all of them together: a bundle from a stranger may hold two thousand small files that become large."""
+
 SECOND_MS = 1000
 
 
@@ -36,6 +39,7 @@ class Digest:
     begins: int
     ends: int
     sha256: str
+    size: int
     bucket: str
     key: str
     ends_text: str
@@ -52,6 +56,8 @@ class Chained:
     events: list[Event] = field(default_factory=list)  # out of log files whose hash a digest gives
     wrong: list[Problem] = field(default_factory=list)
     digests: list[Digest] = field(default_factory=list)
+    read: set[str] = field(default_factory=set)  # log files
+    inflated: int = 0
 
     @property
     def complete(self) -> bool:
@@ -65,8 +71,11 @@ def chained(aws: Mapping[str, bytes], regions: Sequence[str], begins: int, ends:
         if name.startswith(DIGESTS) and name.endswith(".json.gz"):
             try:
                 found.digests.append(_digest(name, aws))
+                found.inflated += found.digests[-1].size
             except (Malformed, KeyError, TypeError, ValueError) as e:
                 found.wrong.append(problem("E601", name=name, why=f"it cannot be read: {e}"))
+            if found.inflated > MOST_IN_ALL:
+                return _too_much(found)
     found.there = bool(found.digests)
     for region in regions:
         of = sorted((d for d in found.digests if d.region == region), key=lambda d: d.begins)
@@ -74,6 +83,13 @@ def chained(aws: Mapping[str, bytes], regions: Sequence[str], begins: int, ends:
         found.gap = found.gap or gap
     for digest in found.digests:
         _read_logs(digest, aws, found)
+        if found.inflated > MOST_IN_ALL:
+            return _too_much(found)
+    return found
+
+
+def _too_much(found: Chained) -> Chained:
+    found.wrong, found.events = [problem("E002", path=FOLDER, limit=f"{MOST_IN_ALL >> 20} MiB inflated")], []
     return found
 
 
@@ -134,7 +150,9 @@ def _digest(name: str, aws: Mapping[str, bytes]) -> Digest:
     if (beside["bucket"], beside["key"]) != (said["digestS3Bucket"], said["digestS3Object"]):
         raise Malformed("it was kept under another name than it says")
     digest = hashlib.sha256(text).hexdigest()
-    return Digest(name, region, begins, ends, digest, beside["bucket"], beside["key"], said["digestEndTime"], said, beside["signature"])
+    return Digest(
+        name, region, begins, ends, digest, len(text), beside["bucket"], beside["key"], said["digestEndTime"], said, beside["signature"]
+    )
 
 
 def _gap(digests: Sequence[Digest], begins: int, ends: int) -> tuple[str, str] | None:
@@ -163,11 +181,15 @@ def _read_logs(digest: Digest, aws: Mapping[str, bytes], found: Chained) -> None
             found.wrong.append(problem("E601", name=digest.name, why="it names a log file without its place or hash"))
             continue
         name = LOGS + key.rsplit("/", 1)[-1]
+        if name in found.read or found.inflated > MOST_IN_ALL:
+            continue
+        found.read.add(name)
         if name not in aws:
             found.gap = found.gap or (digest.said["digestStartTime"], digest.ends_text)
             continue
         try:
             text = inflated(aws[name])
+            found.inflated += len(text)
             if hashlib.sha256(text).hexdigest() != want:
                 found.wrong.append(problem("E602", name=name))
             else:

@@ -34,7 +34,7 @@ def examined(predicate: Mapping[str, Any], aws: Mapping[str, bytes], heads: Sequ
         shown.wrong.append(problem("E110", jsonpath=f"${cloudtrail.EVENTS}", why=str(e)))
         return shown
     chain = corroboration.chained(predicate, aws)
-    copies = corroboration.compared(predicate, heads, aws)
+    copies = corroboration.compared(predicate, heads, aws, chain)
     shown.wrong += chain.wrong
     # A journal that was begun anew, or elsewhere, does not hold the heads of the one before it.
     another = {"journal-rebuilt", "journal-elsewhere"} & set(predicate["limits"])

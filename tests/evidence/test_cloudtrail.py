@@ -172,6 +172,15 @@ def test_a_bomb_in_gzip_is_not_inflated() -> None:
         digests.inflated(gzip.compress(b"\0" * (digests.MOST_BYTES + 1), 1))
 
 
+def test_many_files_that_become_large_are_refused_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tape = story()
+    with_(tape, copied(events(tape)) | logged(events(tape), HOURS))
+    folder = write(tmp_path / "b", tape)
+    monkeypatch.setattr(digests, "MOST_IN_ALL", 3000)
+    report = verify.verify(folder, certificates=[PINNED], cloudtrail_keys=[KEY])
+    assert "E002" in codes(report)[0] and report.exit in (1, 3) and report.tier == ""
+
+
 def test_a_launch_whose_answer_was_lost_is_found_by_its_token_and_a_guards_end_by_its_machine(tmp_path: Path) -> None:
     tape = story()
     predicate = state(tape)["predicate"]
