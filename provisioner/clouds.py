@@ -101,6 +101,8 @@ def launching(target: Target, ready: Ready, tell: Callable[[str], None] = lambda
     if target.rehearse or provider.name != "aws":
         guards.check_fleet(provider, fleet)
         guards.check_schedule(provider, regions, waived)
+        if doubt := getattr(provider, "doubt", ""):
+            tell(doubt)
         return ready.access
     from provisioner import caller
     from provisioner.providers import aws_login
@@ -113,6 +115,8 @@ def launching(target: Target, ready: Ready, tell: Callable[[str], None] = lambda
         tell(warning)
     if not guarded or fleet:
         guards.check_schedule(provider, regions, waived)  # says what is missing, unless the profile waives it
+    if provider.doubt:
+        tell(provider.doubt)
     reach = ready.plan.profile.launch.reach
     if reach == "address":
         return replace(ready.access, ingress_cidr=target.reach_from or caller.cidr())

@@ -193,7 +193,7 @@ def _guards(provider: Any, target: Target) -> Iterator[Finding]:
 
 def _prepared(provider: Any) -> str:
     provider.check_schedule([provider.region])
-    return "role, policy and schedule group are what `gpulease init aws` makes"
+    return "role, policy and schedule group are what `gpulease init aws` makes" + (f"; but {provider.doubt}" if provider.doubt else "")
 
 
 def _fleets(provider: Any) -> str:

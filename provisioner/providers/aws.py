@@ -58,6 +58,7 @@ class AwsProvider:
         self._known = {one: aws_create.Known() for one in self.regions}
         self.account_id = ""  # as far as anything said it
         self._role = ""
+        self.doubt = ""  # of the guard at AWS, after `check_schedule`: a word for whoever relies on it
 
     @property
     def anchor(self) -> str:
@@ -188,7 +189,7 @@ class AwsProvider:
 
     def check_schedule(self, regions: Sequence[str]) -> None:
         """The role, what it may do, and each region's group: a refusal that names the command which makes what is missing."""
-        self._role = aws_schedule.role_of(self.account, regions)
+        self._role, self.doubt = aws_schedule.look_at_role(self.account, regions)
         self.account_id = self._role.split(":")[4]
         for region in regions:
             aws_schedule.check_group(self.account_of(region))

@@ -28,6 +28,7 @@ from provisioner.providers.aws_schedule import (
     ROLE,
     ROLE_PATH,
     ROLE_POLICY,
+    bounded,
     init_command,
     permissions,
     same_document,
@@ -113,7 +114,7 @@ class Site:
         if not _tagged(role.get("Tags", [])) or role.get("Path") != ROLE_PATH:
             return [Piece("role", ROLE, "", FOREIGN, f"it has no tag {MANAGED}=true, or not the path {ROLE_PATH}")]
         trusted = same_document(role.get("AssumeRolePolicyDocument"), trust(self.account_id))
-        found = [Piece("role", ROLE, "", THERE if trusted else DIFFERENT, "" if trusted else "who may take it on was changed")]
+        found = [Piece("role", ROLE, "", THERE if trusted else DIFFERENT, bounded(role) if trusted else "who may take it on was changed")]
         try:
             said = self._first.ask("GetRolePolicy", service="iam", RoleName=ROLE, PolicyName=ROLE_POLICY).data["PolicyDocument"]
         except ProviderError as e:

@@ -138,6 +138,18 @@ def init_command(account: Account, regions: Sequence[str] = ()) -> str:
 
 def role_of(account: Account, regions: Sequence[str] = ()) -> str:
     """The role's ARN, when it is there and is what `init` makes; else a refusal, before anything was asked for."""
+    return look_at_role(account, regions)[0]
+
+
+def bounded(role: Mapping[str, Any]) -> str:
+    """A boundary takes away rights that the role's own policy goes on showing. What it says is not read: a word of doubt, or ""."""
+    arn = role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn")
+    doubt = f"the role {ROLE} has a permissions boundary, {arn}: unless that allows ec2:TerminateInstances, the schedule ends nothing"
+    return f"{doubt}. `gpulease drill --live` shows whether it does" if arn else ""
+
+
+def look_at_role(account: Account, regions: Sequence[str] = ()) -> tuple[str, str]:
+    """The role's ARN, and what is to be doubted of it."""
     next = init_command(account, regions)
     try:
         role = account.ask("GetRole", service="iam", RoleName=ROLE).data["Role"]
@@ -162,7 +174,7 @@ def role_of(account: Account, regions: Sequence[str] = ()) -> str:
                 why="a schedule would be made without complaint, fire, and perhaps end nothing; nothing was rented",
                 next=f"{next}   shows the difference and puts it right",
             )
-    return arn
+    return arn, bounded(role)
 
 
 def check_group(account: Account) -> None:

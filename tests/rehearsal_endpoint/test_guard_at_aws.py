@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from provisioner import closing, drills, guards, ledger, times
+from provisioner import closing, clouds, doctor, drills, guards, ledger, times
 from provisioner.errors import RefusedError, RunError
 from provisioner.journal import Journal, rfc3339
 from provisioner.lease import Lease, hold, release
@@ -243,6 +243,22 @@ def test_init_is_not_undone_while_a_schedule_may_still_have_a_machine_to_end(
             with pytest.raises(RefusedError, match="may still have a machine to end"):
                 site.remove(site.look(), lambda text: None)
             assert {piece.state for piece in site.look()} == {"there"}
+
+
+def test_a_boundary_around_the_role_is_a_doubt_that_a_run_init_and_doctor_say(cloud: Rehearsal, tmp_path: Path) -> None:
+    account, told = Account(REGION, None, cloud.endpoint), list[str]()
+    boundary = f"arn:aws:iam::{ACCOUNT}:policy/no-ec2"
+    account.change("PutRolePermissionsBoundary", service="iam", RoleName=aws_schedule.ROLE, PermissionsBoundary=boundary)
+    try:
+        target = clouds.Target("smoke", None, None, None, REGION, None, None, None, None, True, endpoint=cloud.endpoint)
+        with clouds.planned(target) as ready:
+            clouds.launching(target, ready, told.append)
+        [role] = [piece.detail for piece in Site([account]).look() if piece.what == "role"]
+        for said in (*told, role, doctor._prepared(AwsProvider(REGION, endpoint=cloud.endpoint))):
+            assert boundary in said and "the schedule ends nothing" in said and "gpulease drill --live" in said
+        assert len(told) == 1
+    finally:
+        account.change("DeleteRolePermissionsBoundary", service="iam", RoleName=aws_schedule.ROLE)
 
 
 def test_init_that_stops_half_way_says_what_stands_and_goes_on_from_there(cloud: Rehearsal) -> None:
