@@ -123,8 +123,8 @@ def _host_keys(history: History, thing: Thing) -> dict[str, Json]:
     """The key that the machine was born with, and the one it then made itself."""
     found: dict[str, Json] = {}
     for stage in history.of("stage"):
-        detail = stage.get("detail") or {}
-        if stage.get("stage") == "connect" and detail.get("id") == thing.id:
+        detail = stage.get("detail")
+        if stage.get("stage") == "connect" and isinstance(detail, dict) and detail.get("id") == thing.id:
             found |= {name: str(detail[name])[:100] for name in ("hostKeySha256", "firstHostKeySha256") if name in detail}
     return found
 

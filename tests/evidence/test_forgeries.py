@@ -295,3 +295,9 @@ def test_a_statement_without_its_beginning_is_refused_and_nothing_falls_over(tmp
     (folder / "statement.dsse.json").write_bytes(sign.sign(made, keys()).raw)
     report = verify.verify(folder)
     assert report.exit == 1 and [p.code for p in report.problems] == ["E301"]
+
+
+def test_a_stage_whose_detail_is_no_object_falls_nobody_over(tmp_path: Path) -> None:
+    """Found by mutation, seed 108961."""
+    folder = rewrite(tmp_path / "b", "normal", lambda entries: entries[-1].update(kind="stage", body={"stage": "connect", "detail": "x"}))
+    assert verify.verify(folder).exit == 0
