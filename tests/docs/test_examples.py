@@ -21,7 +21,7 @@ FREE = {"show", "plan", "verify", "ls", "report", "proof", "logs"}
 
 
 def _free(example: pages.Example) -> bool:
-    return example.argv[0] in FREE and not {"--recheck", "./mine.yaml", "static"} & set(example.argv)
+    return example.argv[0] in FREE and not {"--recheck", "./mine.yaml", "static", "corroborate", "reconcile"} & set(example.argv)
 
 
 QUICK = [one for one in EXAMPLES if _free(one)]
