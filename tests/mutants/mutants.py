@@ -268,6 +268,8 @@ MUTANTS = [
     # -- logins and drills -------------------------------------------------------------------------------------------------
     Mutant("unknown-login-is-enough", LOGIN, "    if left is not None and left >= needs:\n", "    if left is None or left >= needs:\n", (f"{LOGINS}::test_a_guard_at_the_provider_lets_a_short_login_run_and_says_what_happens",)),
     Mutant("a-login-needs-no-margin", LOGIN, "    needs = run_s + LETTING_GO_S\n", "    needs = run_s\n", (f"{LOGINS}::test_a_guard_at_the_provider_lets_a_short_login_run_and_says_what_happens",)),
+    Mutant("stopped-look-is-waited-for", SCOPE, "threads.shutdown(wait=not stopped, cancel_futures=stopped)", "threads.shutdown()", ("tests/cli/test_signals.py::test_a_look_for_forgotten_leases_ends_at_once_however_many_answers_are_still_to_come",)),
+    Mutant("boundary-not-said", "provisioner/providers/aws_schedule.py", "    return arn, bounded(role)\n", '    return arn, ""\n', (f"{AT_AWS}::test_a_boundary_around_the_role_is_a_doubt_that_a_run_init_and_doctor_say",)),
     Mutant("renewed-keys-are-not-read", CLIENT, "                    forget()\n        return found\n", "                    pass\n        return found\n", (f"{LOGINS}::test_whoever_lets_go_uses_the_keys_that_somebody_renewed_meanwhile",)),
     Mutant("short-times-for-a-real-cloud", TIMES, '    text = environment.get(NAME, "") if simulated else ""\n', '    text = environment.get(NAME, "")\n', ("tests/core/test_times.py::test_a_real_cloud_never_looks_at_the_variable",)),
     Mutant("any-layer-will-do", DRILL, "    if row.ended_by != layer.name:\n", "    if False:\n", (f"{DRILLS}::test_a_machine_that_another_layer_ended_is_no_proof_of_this_one",)),
