@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from provisioner.errors import NotCreated, ProviderError, failure_body, words
+from provisioner.errors import NotCreated, NotPermitted, ProviderError, failure_body, words
 from provisioner.holdings import NOT_FOUND as NOT_FOUND
 from provisioner.holdings import Holdings as Holdings
 from provisioner.holdings import body_of as body_of
@@ -36,6 +36,8 @@ PATIENCE_S = 900.0
 LINGER_S = 1800.0
 """Looked on for so much longer where all that is left is leaving and bills no more: EC2 takes over 19 minutes to shut down bare metal."""
 LONGEST_PAUSE_S = 15.0
+DENIED_S = 30.0
+"""A right that was refused for so long is not there. Only for what costs nothing: a machine is asked after for the whole patience."""
 NOT_SHOWN = "not shown yet"
 
 
@@ -163,7 +165,7 @@ def release(
     tell = unbreakable(tell)
     started = clock.counting()
     quiet_since: float | None = None
-    unbilled_since = quiet_since
+    unbilled_since = denied_since = quiet_since
     pause, seen, left, lingering, lingers = first_pause, Verdict.UNPROVEN, list[Resource](), False, False
 
     def known() -> Holdings:
@@ -186,7 +188,9 @@ def release(
             quiet_since, seen, lingers = None, Verdict.UNPROVEN, False
             # Who may not list may still be allowed to end what the journal knows by name.
             left = [replace(r, lease=id) for r in known().resources.values() if r.phase is not Phase.GONE]
+            denied = isinstance(e, _Withheld)
         else:
+            denied = False
             billed = any(r.billed for r in left)
             unbilled_since = None if billed else clock.counting() if unbilled_since is None else unbilled_since
             if left:
@@ -205,11 +209,16 @@ def release(
         twice = unbilled_since is not None and clock.counting() - unbilled_since >= provider.traits.second_look_s
         sure = (twice and seen is not Verdict.UNPROVEN) or not (held.unended or held.elsewhere or held.rebuilt)
         due = [r for r in left if r.billed] or (left if sure else [])
-        for resource in sorted(due, key=lambda r: r.kind not in MAKES_MACHINES):
-            _ask(id, resource, provider, journal, tell)
+        answers = [_ask(id, resource, provider, journal, tell) for resource in sorted(due, key=lambda r: r.kind not in MAKES_MACHINES)]
         now = clock.counting()
+        # A plain no, about what costs nothing, once every machine was seen ending. All else is asked after for the whole patience.
+        denied = (denied or "denied" in answers) and "failed" not in answers and not (hidden or held.unended or any(r.billed for r in left))
+        denied_since = None if not denied else now if denied_since is None else denied_since
         quiet = 0.0 if quiet_since is None else now - quiet_since
         done = seen is Verdict.RELEASED or (held.rebuilt and quiet_since is not None and quiet >= needed)
+        if denied_since is not None and now - denied_since >= DENIED_S:
+            tell(f"nothing that costs is left; the rest may not be seen or removed with these rights. With them: gpulease release {id}")
+            done = True
         # Nothing bills while it is seen leaving, nor while nothing is found and only the last look is missing.
         # What could only be asked once its machine was gone is looked after for as long as the rest.
         limit = patience + (linger if lingers or lingering else 0.0)
@@ -255,6 +264,7 @@ def _look(id: str, provider: Provider, journal: Journal, held: Holdings, now: fl
     found = {r.id: r for r in inventory.resources}
     news = False
     failed: ProviderError | None = None
+    costly = False
 
     def met(r: Resource) -> None:
         nonlocal news
@@ -273,18 +283,26 @@ def _look(id: str, provider: Provider, journal: Journal, held: Holdings, now: fl
                 found[known.id] = _observe(provider, replace(known, lease=id), held, now)
             except ProviderError as e:
                 failed = failed or e  # a machine that is gone is noted so even where a guard of its may not be looked at
+                costly = costly or known.billed or not isinstance(e, NotPermitted)
             else:
                 met(found[known.id])
-    if failed is not None:
-        raise failed
     for looked in inventory.looked_in:
         if not looked.checked and looked.kind in held.kinds:
-            raise ProviderError(f"{looked.kind} in {looked.region} could not be listed: {looked.reason}", why="one was made")
+            why = f"{looked.kind} in {looked.region} could not be listed: {looked.reason}"
+            failed = failed or ProviderError(why, why="one was made")
+            known_free = {r.billed for r in held.resources.values() if r.kind == looked.kind} == {False}
+            costly = costly or not known_free
+    if failed is not None:
+        raise failed if costly else _Withheld(failed.what, why=failed.why, next=failed.next, provider_code=failed.provider_code)
     left = [r for r in found.values() if r.phase is not Phase.GONE]
     # A machine that lingers is looked at every few seconds for many minutes: the hundredth equal look is not evidence.
     if news or not left or journal.entries[-1]["kind"] != "sweep":
         journal.note("sweep", _sweep(inventory, left))
     return left
+
+
+class _Withheld(ProviderError):
+    """A look that was whole, but for what costs nothing and these credentials may not see."""
 
 
 def _sweep(inventory: Inventory, left: list[Resource]) -> dict[str, Any]:
@@ -307,9 +325,10 @@ def _sweep(inventory: Inventory, left: list[Resource]) -> dict[str, Any]:
     }
 
 
-def _ask(id: str, resource: Resource, provider: Provider, journal: Journal, tell: Callable[[str], None]) -> None:
+def _ask(id: str, resource: Resource, provider: Provider, journal: Journal, tell: Callable[[str], None]) -> str:
+    """What came of it: asked, failed, denied; nothing where it is leaving already."""
     if resource.phase is Phase.LEAVING:
-        return
+        return ""
     # One that is not shown yet is asked as well: by the time the request arrives it may be.
     asked = {"op": "remove", "class": resource.kind, "id": resource.id}
     intent = journal.note("intent", asked)
@@ -320,9 +339,10 @@ def _ask(id: str, resource: Resource, provider: Provider, journal: Journal, tell
         # As in `release`: whatever breaks here, the next one is asked, and this one again.
         code, request_id = getattr(e, "provider_code", type(e).__name__), getattr(e, "request_id", "")
         journal.note("failed", {**asked, "intentSeq": intent["seq"], "code": code, "why": words(e), "requestId": request_id})
-    else:
-        journal.note("done", {**asked, "intentSeq": intent["seq"], **answer})
-        tell(f"asked {resource.kind} {resource.id} to go")
+        return "denied" if isinstance(e, NotPermitted) else "failed"
+    journal.note("done", {**asked, "intentSeq": intent["seq"], **answer})
+    tell(f"asked {resource.kind} {resource.id} to go")
+    return "asked"
 
 
 def anchor(provider: Provider, lease: str, journal: Journal) -> None:

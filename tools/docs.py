@@ -128,6 +128,7 @@ def numbers() -> str:
         ["the same on a host of your own", f"{static.StaticProvider.traits.settle_s:.0f} s"],
         ["run and `release` go on looking", f"{lease.PATIENCE_S:.0f} s"],
         ["and so much longer, where all that is left is leaving and bills no more", f"{lease.LINGER_S:.0f} s"],
+        ["a right that is refused, about what costs nothing, is asked again for", f"{lease.DENIED_S:.0f} s"],
         [
             "the watchdog goes on looking",
             f"{watchdog.PATIENCE_S / 3600:.0f} h; after an error of its own again every {watchdog.AGAIN_S:.0f} s",

@@ -12,7 +12,7 @@ import pytest
 from provisioner import journal as J
 from provisioner.errors import NotCreated, NotPermitted, ProviderError
 from provisioner.journal import Journal, instant
-from provisioner.lease import LINGER_S, NOT_FOUND, PATIENCE_S, Lease, body_of, hold, holdings, release
+from provisioner.lease import DENIED_S, LINGER_S, NOT_FOUND, PATIENCE_S, Lease, body_of, hold, holdings, release
 from provisioner.model import Inventory, Json, Looked, Phase, Resource, Verdict
 from provisioner.providers.sim import Fault, SimClock, SimProvider, World
 from tests.core.torture import LEASE, SPEC, FullDisk, cloud
@@ -179,6 +179,80 @@ def test_a_machine_that_is_stuck_leaving_is_not_waited_for_for_ever(path: Path) 
             lease.create("instance", SPEC)
         assert lease.verdict is Verdict.LEAVING
     assert PATIENCE_S + LINGER_S <= clock.at - began < PATIENCE_S + LINGER_S + 30
+
+
+class Scheduled(SimProvider):
+    """A cloud with a guard of its own that these credentials may see or remove, or may not."""
+
+    may_see, may_remove, denial = True, True, NotPermitted("scheduler: AccessDenied", next="gpulease iam policy runner")
+
+    def inventory(self, lease: str | None = None) -> Inventory:
+        found = super().inventory(lease)
+        return replace(found, looked_in=(*found.looked_in, Looked("guard", "sim-1", self.may_see, "" if self.may_see else "AccessDenied")))
+
+    def observe(self, resource: Resource) -> Resource:
+        if resource.kind != "guard":
+            return super().observe(resource)
+        if not self.may_see:
+            raise self.denial
+        return replace(resource, phase=Phase.HERE, state="ENABLED")
+
+    def remove(self, resource: Resource) -> Mapping[str, Json]:
+        if resource.kind != "guard":
+            return super().remove(resource)
+        if not self.may_remove:
+            raise self.denial
+        return {}
+
+
+def guarded(provider: SimProvider, path: Path, clock: SimClock, *, billed: bool = False) -> tuple[Verdict | None, float, list[str]]:
+    """A machine with a guard, let go of: the verdict, how long it took, and what was told."""
+    story: list[str] = []
+    with Journal(path, clock) as journal:
+        with hold(LEASE, provider, journal, clock, linger=LINGER_S, tell=story.append) as lease:
+            lease.create("instance", SPEC)
+            clock.sleep(10)
+            lease.look(lease.made["instance"])
+            journal.append("observe", body_of(Resource("guard", "guard-1", Phase.HERE, "ENABLED", billed=billed, region="sim-1")))
+            began = clock.at
+        return lease.verdict, clock.at - began, story
+
+
+@pytest.mark.parametrize(("see", "remove"), [(False, True), (False, False), (True, False)])
+def test_a_plain_no_about_what_costs_nothing_settles_soon_and_is_never_released(see: bool, remove: bool, path: Path) -> None:
+    clock = SimClock()
+    provider = Scheduled(clock, World(linger_s=60.0))
+    provider.may_see, provider.may_remove = see, remove
+    verdict, took, story = guarded(provider, path, clock)
+    assert verdict in (Verdict.UNPROVEN, Verdict.LEAVING) and verdict is not Verdict.RELEASED
+    assert 60 + DENIED_S <= took < 60 + DENIED_S + 60  # the machine's own time to go comes first
+    assert "gpulease release" in story[-1] and not later(provider, clock)
+
+
+def test_a_no_about_what_bills_is_asked_again_for_the_whole_patience(path: Path) -> None:
+    clock = SimClock()
+    provider = Scheduled(clock, World(linger_s=5.0))
+    provider.may_see = provider.may_remove = False
+    verdict, took, _ = guarded(provider, path, clock, billed=True)
+    assert verdict is Verdict.UNPROVEN and took >= PATIENCE_S
+
+
+@pytest.mark.parametrize("verb", ["inventory", "remove"])
+def test_a_machine_that_may_not_be_seen_or_ended_keeps_the_whole_patience_beside_such_a_guard(verb: str, path: Path) -> None:
+    clock = SimClock()
+    provider = Scheduled(clock, World(linger_s=5.0))
+    provider.may_see = provider.may_remove = False
+    provider.world.faults = [Fault(verb, 10**6, "denied")]
+    verdict, took, _ = guarded(provider, path, clock)
+    assert verdict in (Verdict.UNPROVEN, Verdict.HELD) and took >= PATIENCE_S
+
+
+def test_what_does_not_answer_is_no_denial(path: Path) -> None:
+    clock = SimClock()
+    provider = Scheduled(clock, World(linger_s=5.0))
+    provider.may_see, provider.denial = False, ProviderError("scheduler: 503")  # type: ignore[assignment]
+    verdict, took, _ = guarded(provider, path, clock)
+    assert verdict is Verdict.UNPROVEN and took >= PATIENCE_S
 
 
 def test_what_still_bills_is_not_waited_for_any_longer_than_patience(path: Path) -> None:
