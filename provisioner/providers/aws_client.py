@@ -124,7 +124,11 @@ class Account:
             with _MAKING:
                 used = _session(self.profile, self.endpoint is not None)
                 if self.endpoint is None:
-                    aws_login.ready(used)
+                    try:
+                        aws_login.ready(used)
+                    except BotoCoreError:
+                        forget()  # asked again, a session that failed at a role's source says that the profiles go round in a circle
+                        raise
                 client = _client(service, self.region, self.profile, self.endpoint, changes)
             data = getattr(client, xform_name(operation))(**params)
         except (BotoCoreError, ClientError, ResponseParserError) as e:
