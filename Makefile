@@ -1,6 +1,7 @@
 # Everything a developer or a visitor needs, from a fresh machine with Python 3.11 or newer.
 #   make try     install into .venv, rehearse one whole run at no cost, verify the proof it left
 #   make test    the default suite        make slow    what installs or starts something big first
+#   make simulate N=1000000   histories of crashes and faults
 #   make lint    ruff and mypy            make lock    refresh the two hash-locked requirement files
 
 SHELL := /bin/sh
@@ -9,6 +10,7 @@ BIN := $(VENV)/bin
 PYTHON ?=
 WORKERS ?= auto
 ARGS ?=
+N ?= 1000000
 STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/gpulease
 
 # --no-compile: Python compiles what it uses when it first uses it; the rest would be 45 MB that nobody reads.
@@ -16,7 +18,7 @@ INSTALL = $(BIN)/python -m pip install -q --disable-pip-version-check --no-input
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help try install dev test slow real-input real-os lint format lock clean
+.PHONY: help try install dev test slow simulate real-input real-os lint format lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -36,6 +38,10 @@ test: $(VENV)/.developer
 slow: WORKERS = 2
 slow: $(VENV)/.developer
 	@$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadgroup --timeout 1800 $(ARGS)
+
+# A million histories of crashes and faults, over all cores; stopped, it goes on where it was. See tests/sim.
+simulate: $(VENV)/.developer
+	@$(BIN)/python -m tests.sim $(N) $(ARGS)
 
 # What tests/real runs against; the tests do this too. About a minute the first time, nothing after that.
 real-input: $(VENV)/.developer

@@ -27,7 +27,8 @@ class Holdings:
     resources: dict[str, Resource] = field(default_factory=dict)
     unfilled: set[str] = field(default_factory=set)  # tokens of what makes machines, and of which no machine was seen
     unshown: dict[str, float] = field(default_factory=dict)  # created, but not yet shown when asked about: id -> when created
-    born: dict[str, float] = field(default_factory=dict)  # made by us: id -> when
+    born: dict[str, tuple[float, int | None]] = field(default_factory=dict)  # made by us: id -> when, by the wall and by the other clock
+    monotonic_ms: int | None = None  # the clock that nobody sets, at the last entry or since
     removed: set[str] = field(default_factory=set)  # of which the provider answered that it removed them, and not that it knows none
     unended: set[str] = field(default_factory=set)  # made by us, billed, and never seen ending; to be found missing is not that
     asked: bool = False  # was anything ever asked for?
@@ -41,6 +42,7 @@ def holdings(entries: Sequence[Entry], held: Holdings | None = None) -> Holdings
     held = held or Holdings()
     for entry in entries:
         body = entry["body"]
+        held.monotonic_ms = entry["at"].get("monoMs", held.monotonic_ms)
         match entry["kind"], body.get("op"):
             case "genesis", _:
                 held.rebuilt = held.rebuilt or bool(body.get("rebuilt"))
@@ -56,7 +58,8 @@ def holdings(entries: Sequence[Entry], held: Holdings | None = None) -> Holdings
             case "done", "create":
                 held.intents.pop(body["intentSeq"], None)
                 held.resources[body["id"]] = resource_of(body)
-                held.unshown[body["id"]] = held.born[body["id"]] = instant(entry["at"]["wall"])
+                held.unshown[body["id"]] = instant(entry["at"]["wall"])
+                held.born[body["id"]] = (instant(entry["at"]["wall"]), held.monotonic_ms)
                 held.unended.update([body["id"]] if body["billed"] else [])
             case "observe", _:
                 resource = resource_of(body)
@@ -106,6 +109,17 @@ def resource_of(body: Mapping[str, Any]) -> Resource:
         region=body["region"],
         facts=body["facts"],
     )
+
+
+def age(held: Holdings, id: str, now: float) -> float | None:
+    """How long ago we made it, by whichever clock says less: the wall clock may have been set forward. None: not ours."""
+    if id not in held.born:
+        return None
+    wall, monotonic_ms = held.born[id]
+    since = now - wall
+    if monotonic_ms is not None and held.monotonic_ms is not None and held.monotonic_ms >= monotonic_ms:  # else the computer was restarted
+        since = min(since, (held.monotonic_ms - monotonic_ms) / 1000)
+    return since
 
 
 def costing(resources: Iterable[Resource]) -> list[Resource]:

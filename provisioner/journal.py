@@ -127,7 +127,7 @@ class Journal:
     def append(self, kind: str, body: dict[str, Json]) -> Entry:
         """Write one entry and return only once it is on disk."""
         entry: Entry = {
-            "at": {"wall": rfc3339(self._clock.now()), "monoMs": time.monotonic_ns() // 1_000_000},
+            "at": {"wall": rfc3339(self._clock.now()), "monoMs": int(self._clock.counting() * 1000)},
             "body": _allowed(body),
             "kind": kind,
             "prev": self.head,
@@ -292,6 +292,8 @@ def instant(text: str) -> float:
 
 def _allowed(value: Json) -> Json:
     """A body without unknowns (None is left out: absent says it), with long texts cut; a float is a bug."""
+    if type(value) is str and len(value) <= TEXT_LIMIT and value.isascii():  # nearly all of them
+        return value
     match value:
         case dict():
             return {str(k): _allowed(v) for k, v in value.items() if v is not None}

@@ -24,6 +24,7 @@ from typing import Any
 from provisioner.errors import NotCreated, NotPermitted, ProviderError, failure_body, words
 from provisioner.holdings import NOT_FOUND as NOT_FOUND
 from provisioner.holdings import Holdings as Holdings
+from provisioner.holdings import age
 from provisioner.holdings import body_of as body_of
 from provisioner.holdings import costing as costing
 from provisioner.holdings import holdings as holdings
@@ -178,6 +179,8 @@ def release(
         # Something may exist that nothing here names: an open intent, or what a journal that is not here knew. Give it time to show.
         hidden = held.intents or held.unfilled or held.rebuilt or held.elsewhere
         needed = provider.traits.settle_s if hidden else provider.traits.second_look_s
+        began = clock.counting()  # a laptop may sleep in the middle of a look: what was answered before is as old as that
+        held.monotonic_ms = int(began * 1000)
         try:
             anchor(provider, id, journal)
             left = _look(id, provider, journal, held, clock.now())
@@ -201,12 +204,12 @@ def release(
                 quiet_since = clock.counting() if quiet_since is None else quiet_since
                 # A damaged journal may have known of more than a tag shows: that can never be called released.
                 lingers = True
-                enough = clock.counting() - quiet_since >= needed and not held.rebuilt
+                enough = began - quiet_since >= needed and not held.rebuilt
                 seen = Verdict.RELEASED if enough else Verdict.UNPROVEN
         # What costs money first, and before a machine what made it: it could make another. What is free stays until a second look
         # where a machine was merely not found: a guard is free too.
         held = known()
-        twice = unbilled_since is not None and clock.counting() - unbilled_since >= provider.traits.second_look_s
+        twice = unbilled_since is not None and began - unbilled_since >= provider.traits.second_look_s
         sure = (twice and seen is not Verdict.UNPROVEN) or not (held.unended or held.elsewhere or held.rebuilt)
         due = [r for r in left if r.billed] or (left if sure else [])
         answers = [_ask(id, resource, provider, journal, tell) for resource in sorted(due, key=lambda r: r.kind not in MAKES_MACHINES)]
@@ -250,10 +253,9 @@ def _observe(provider: Provider, known: Resource, held: Holdings, now: float) ->
     That it was shown once is no end of that: EC2 may show what is new now and then. That its removal was answered is.
     """
     seen = provider.observe(known)
-    born = held.unshown.get(known.id)
-    if seen.state == NOT_FOUND and known.id not in held.removed:
-        born = held.born.get(known.id)
-    if seen.phase is Phase.GONE and born is not None and now - born < provider.traits.settle_s:
+    new = known.id in held.unshown or (seen.state == NOT_FOUND and known.id not in held.removed)
+    old = age(held, known.id, now)
+    if seen.phase is Phase.GONE and new and old is not None and old < provider.traits.settle_s:
         return replace(known, state=NOT_SHOWN)
     return seen
 

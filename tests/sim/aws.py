@@ -163,7 +163,8 @@ def _instances(world: World, region: str, params: Params) -> Data:
 def _page(world: World, key: str, items: list[Data], params: Params) -> Data:
     if not world.weather.page:
         return {key: items}
-    at = int(params.get("NextToken") or 0)
+    token = str(params.get("NextToken") or "")
+    at = int(token) if token.isdigit() else 0
     rest = {"NextToken": str(at + world.weather.page)} if len(items) > at + world.weather.page else {}
     return {key: items[at : at + world.weather.page], **rest}
 

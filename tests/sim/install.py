@@ -40,9 +40,9 @@ from tests.sim.disk import SimFcntl, SimOs, SimPath, rmtree
 from tests.sim.process import SimTime
 
 CANARY = "CANARY-a-host-key-that-nobody-may-see"
-NAP_S, POLL_S, LONGEST_PAUSE_S, WATCHDOG_S = 1e9, 30.0, 60.0, 1800.0
+NAP_S, POLL_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, WATCHDOG_S = 1e9, 30.0, 4.0, 60.0, 1800.0
 """How finely time is cut here, and how long a watchdog goes on: in the product naps of 50 ms, a look at the lock every half
-second and at the cloud every 15 s, and six hours. What is decided by these times is the same; there is less of it."""
+second and at the cloud every half to 15 s, and six hours. What is decided by these times is the same; there is less of it."""
 
 
 def _refuse(value: object) -> None:
@@ -172,7 +172,9 @@ def _names() -> list[tuple[Any, str, Any]]:
         (watchdog, "traceback", SimpleNamespace(print_exc=lambda: None)),
         (reap, "time", SimTime),
         (reap, "ThreadPoolExecutor", OneByOne),
-        (aws_look, "ThreadPoolExecutor", OneByOne),
+        (reap, "side_by_side", OneByOne),
+        (aws_look, "side_by_side", OneByOne),
+        (lease.release, "__kwdefaults__", {**(lease.release.__kwdefaults__ or {}), "first_pause": FIRST_PAUSE_S}),
         (aws_schedule, "time", SimTime),
         (aws_client, "_client", _client),
         (aws_client, "_session", _session),

@@ -212,7 +212,10 @@ class History:
 
     def watchdog(self) -> None:
         overdue = self.overdue if self.overdue is not None else P.SimTime.time()
-        self.claim("watchdog", watchdog.main(self.folder, overdue, OWNER_PID))
+        try:
+            self.claim("watchdog", watchdog.main(self.folder, overdue, OWNER_PID))
+        except (GpuleaseError, OSError):  # its own patience has ended as well: its log has it, and nobody reads an exit code
+            self.claim("watchdog", Verdict.UNPROVEN)
 
     def release(self) -> None:
         """As `gpulease release` does it."""

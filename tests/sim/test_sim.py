@@ -9,11 +9,12 @@ import pytest
 from tests.sim.checks import findings
 from tests.sim.install import simulated
 from tests.sim.play import play
+from tests.sim.scenarios import exhaustive
 from tests.sim.script import AWS, CORE, Cut, DiskFault, Fault, Script, Weather, draw
 from tests.sim.shrink import report
 
 PARTS = 16
-EACH = {CORE: 250, AWS: 25}
+EACH = {CORE: 1150, AWS: 100}
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -37,6 +38,17 @@ KEPT = {
         weather=Weather(keeps="volume"), faults=(Fault("RemoveOne", 1, "no-credentials", 10**6),)
     ),
     "a provider's own error has a next step": Script(faults=(Fault("CreateInstance", 0, "internal-error"),)),
+    "a wall clock that is set forward does not age what is new": Script(
+        seed=12345, weather=Weather(late_s=22.0), cuts=(Cut(0, 73, "clock", 86400.0),), after=()
+    ),
+    "a laptop that sleeps in the middle of a look has not looked twice": Script(
+        AWS,
+        984,
+        weather=Weather(late_s=20.0),
+        faults=(Fault("AuthorizeSecurityGroupIngress", 0, "expired-token"),),
+        cuts=(Cut(0, 145, "suspend", 2000.0),),
+    ),
+    "what is new and shown only now and then is not gone": Script(AWS, 72, weather=Weather(late_s=20.0, flaps_s=40.0, linger_s=5.0)),
     "a disk that is full from the first line on": Script(disk=(DiskFault(0, "write", 0, errno.ENOSPC, 10**6),)),
 }
 
@@ -46,3 +58,14 @@ def test_what_was_found_once_stays_found(name: str) -> None:
     with simulated():
         found = findings(play(KEPT[name]))
     assert not found, report(KEPT[name], found)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("part", range(4))
+def test_every_crash_point_of_every_scenario(part: int) -> None:
+    """Killed, killed with a request in flight, a power cut, at every step of the owner. Pairs: `make simulate ARGS='--exhaustive 2'`."""
+    with simulated():
+        for number, script in enumerate(exhaustive(CORE, 1)):
+            if number % 4 == part and (found := findings(play(script))):
+                raise AssertionError(report(script, found))
