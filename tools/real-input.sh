@@ -2,13 +2,14 @@
 # What tests/real runs against, that nobody here wrote: vLLM on the CPU, the AWS command line and apache-libcloud, each in an
 # environment of its own below a folder that is kept between runs.
 #
-#     tools/real-input.sh [FOLDER]       $GPULEASE_REAL, or .cache/real in the checkout
+#     tools/real-input.sh [FOLDER] [NAME…]       $GPULEASE_REAL, or .cache/real in the checkout; all three, or those named
 #
 # About a minute and 1.8 GB the first time, nothing after that. The interpreter is $PYTHON, else .venv's, else python3.
 set -eu
 cd "$(dirname "$0")/.."
 unset PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 folder="${1:-${GPULEASE_REAL:-.cache/real}}"
+[ $# = 0 ] || shift
 mkdir -p "$folder"
 folder="$(cd "$folder" && pwd -P)"
 python="${PYTHON:-}"
@@ -47,6 +48,6 @@ name_it() {
   [ "$said" = "$version" ] || { echo "vllm says that it is $said; $version was installed" >&2; exit 1; }
 }
 
-environment awscli tests/real/awscli.txt
-environment libcloud tests/real/libcloud.txt
-environment vllm tests/real/vllm.txt
+for name in "${@:-awscli libcloud vllm}"; do
+  for one in $name; do environment "$one" "tests/real/$one.txt"; done
+done
