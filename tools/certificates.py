@@ -20,6 +20,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+SOURCE = "https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/regions-certs.html"
 TABLE = Path(__file__).resolve().parents[1] / "provisioner" / "evidence" / "certificates.json"
 REGION = re.compile(r"\b([a-z]{2}(?:-gov)?-(?:north|south|east|west|central|northeast|northwest|southeast|southwest)-\d)\b")
 PEM = re.compile(r"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+?)-----END CERTIFICATE-----")
@@ -67,6 +68,7 @@ def main(argv: list[str]) -> int:
             print(f"{region}: new, until {one.not_valid_after_utc:%Y-%m-%d}, sha256 {one.fingerprint(hashes.SHA256()).hex()}")
     table["regions"] = dict(sorted(table["regions"].items()))
     table["asOf"] = argv[1] if len(argv) > 1 else f"{datetime.now(UTC):%Y-%m-%d}"
+    table["source"] = SOURCE
     TABLE.write_text(json.dumps(table, indent=1) + "\n", "utf-8")
     return 0
 

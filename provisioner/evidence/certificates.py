@@ -1,7 +1,8 @@
 """The certificates under which AWS signs identity documents, one region at a time, and the one of the rehearsal.
 
-`certificates.json` is a dated copy of what AWS publishes, filled by `tools/certificates.py` from AWS's own page and nothing
-else. A region that is not in it is "not identified here", never "not signed": AWS adds regions and changes certificates.
+`certificates.json` is a dated copy of what AWS publishes. What ships today came by way of a public repository's copy and was not
+yet compared with AWS's own page, which `tools/certificates.py` does; `source` in it says which of the two it is. A region
+that is not in it is "not identified here", never "not signed": AWS adds regions and changes certificates.
 A test fails when the table has not been looked at for half a year, or one of its certificates has less than a year left.
 
 The rehearsal's certificate is for SIMULATED statements only and its key is public, so it can lift no other proof.
