@@ -74,6 +74,7 @@ def holdings(entries: Sequence[Entry], held: Holdings | None = None) -> Holdings
                 answered = [seq for seq, token in held.intents.items() if token == resource.token]
                 for seq in answered:
                     del held.intents[seq]
+                    held.born.setdefault(resource.id, (instant(entry["at"]["wall"]), held.monotonic_ms))  # its answer was lost
                     held.unended.add(resource.id)
                 if resource.phase is Phase.LEAVING or (resource.phase is Phase.GONE and resource.state != NOT_FOUND):
                     held.unended.discard(resource.id)

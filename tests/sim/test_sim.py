@@ -49,6 +49,9 @@ KEPT = {
         cuts=(Cut(0, 145, "suspend", 2000.0),),
     ),
     "what is new and shown only now and then is not gone": Script(AWS, 72, weather=Weather(late_s=20.0, flaps_s=40.0, linger_s=5.0)),
+    "what is new and whose answer was lost is not gone when it is not shown for a moment": Script(
+        seed=1048763, weather=Weather(flaps_s=8.0), faults=(Fault("CreateSecurityGroup", 0, "reset-after"),), after=()
+    ),
     "a disk that is full from the first line on": Script(disk=(DiskFault(0, "write", 0, errno.ENOSPC, 10**6),)),
 }
 
