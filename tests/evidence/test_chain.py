@@ -57,6 +57,9 @@ def test_what_the_writer_writes_is_read_here(tmp_path: object) -> None:
         def now(self) -> float:
             return 1_795_000_000.123
 
+        def counting(self) -> float:
+            return 12.5
+
         def sleep(self, seconds: float) -> None: ...
 
     with journal.Journal(path, Noon()) as written:
