@@ -171,6 +171,15 @@ def test_bare_metal_that_takes_half_an_hour_to_shut_down_is_seen_gone(path: Path
     assert not later(provider, clock)
 
 
+@pytest.mark.parametrize("patience", range(25, 50))
+def test_what_is_gone_in_the_last_moment_is_looked_at_twice_all_the_same(patience: int, path: Path) -> None:
+    provider, clock = cloud(linger_s=30.0)
+    with Journal(path, clock) as journal:
+        with hold(LEASE, provider, journal, clock, patience=float(patience), linger=LINGER_S) as lease:
+            lease.create("instance", SPEC)
+        assert lease.verdict is Verdict.RELEASED
+
+
 def test_a_machine_that_is_stuck_leaving_is_not_waited_for_for_ever(path: Path) -> None:
     provider, clock = cloud(linger_s=1e9)
     with Journal(path, clock) as journal:

@@ -141,7 +141,7 @@ MUTANTS = [
     Mutant("metal-not-waited-for", LEASE, "patience + (linger if lingers or lingering else 0.0)", "patience", (f"{RULES}::test_bare_metal_that_takes_half_an_hour_to_shut_down_is_seen_gone",)),
     Mutant("lingers-on-what-bills", LEASE, "(linger if lingers or lingering else 0.0)", "linger", (f"{RULES}::test_what_still_bills_is_not_waited_for_any_longer_than_patience",)),
     Mutant("watchdog-waits-on-what-bills", WATCHDOG, "LETTING_GO_S if bills else", "LETTING_GO_S + LINGER_S if bills else", (f"{DOG}::test_an_owner_is_given_longer_only_where_nothing_bills_any_more",)),
-    Mutant("gone-at-last-and-not-looked-at-twice", LEASE, "                lingers = True\n", "", (f"{RULES}::test_bare_metal_that_takes_half_an_hour_to_shut_down_is_seen_gone",)),
+    Mutant("gone-at-last-and-not-looked-at-twice", LEASE, "                lingers = True\n", "                lingers = False\n", (f"{RULES}::test_what_is_gone_in_the_last_moment_is_looked_at_twice_all_the_same",)),
     # -- the watchdog ----------------------------------------------------------------------------------------------------
     Mutant("watchdog-spares-the-overdue", WATCHDOG, "            os.kill(owner, signal.SIGKILL)\n", "            pass\n", (f"{DOG}::test_an_owner_that_hangs_is_killed_even_if_the_clock_was_set_back",)),
     Mutant("watchdog-kills-strangers", WATCHDOG, "left <= 0 and os.getppid() == owner and", "left <= 0 and", (f"{DOG}::test_an_overdue_holder_that_is_not_its_parent_is_spared",)),

@@ -28,8 +28,7 @@ from pathlib import Path
 from tests.mutants.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
-NEEDED = ("provisioner", "cost", "profiles", "playbooks", "pyproject.toml")
-NEEDED_TESTS = ("__init__.py", "conftest.py", "aws", "core", "drill", "os", "rehearsal_endpoint", "remote", "sim")
+NEEDED = ("provisioner", "cost", "profiles", "playbooks", "tests", "pyproject.toml")
 SIMULATED = ("journal", "holdings", "lease", "ledger", "watchdog", "reap", "launching", "providers/aws_errors", "providers/aws_schedule")
 LONGEST_S = 60
 FAILED = 1
@@ -53,13 +52,12 @@ def copy() -> Iterator[Path]:
     """What the tests need of this checkout, in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="gpulease-mutant-", ignore_cleanup_errors=True) as folder:
         root = Path(folder) / "copy"
-        (root / "tests").mkdir(parents=True)
-        for source, name in [*((ROOT, name) for name in NEEDED), *((ROOT / "tests", name) for name in NEEDED_TESTS)]:
-            place = root / (source / name).relative_to(ROOT)
-            if (source / name).is_dir():
-                shutil.copytree(source / name, place, ignore=shutil.ignore_patterns("__pycache__"))
-            elif (source / name).exists():
-                shutil.copy2(source / name, place)
+        root.mkdir()
+        for name in NEEDED:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(ROOT / name, root / name)
         yield root
 
 

@@ -158,7 +158,7 @@ def test_who_may_not_list_schedules_and_made_one_has_not_looked(
         rented(lease, asked)
         guards.arm_schedule(lease, asked, (), time.sleep)
         cloud.faults([{"action": "ListSchedules", "kind": "error", "code": "AccessDeniedException", "times": None}])
-        assert release(folder.id, provider, journal, CLOCK, patience=3) is not Verdict.RELEASED
+        assert release(folder.id, provider, journal, CLOCK, patience=8) is not Verdict.RELEASED
         cloud.faults(None)
         assert release(folder.id, provider, journal, CLOCK, patience=30) is Verdict.RELEASED
 
