@@ -28,7 +28,7 @@ from pathlib import Path
 from tests.mutants.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
-NEEDED = ("provisioner", "cost", "profiles", "playbooks", "tests", "pyproject.toml")
+NEEDED = ("provisioner", "cost", "profiles", "playbooks", "auditor", "tests", "pyproject.toml")
 SIMULATED = ("journal", "holdings", "lease", "ledger", "watchdog", "reap", "launching", "providers/aws_errors", "providers/aws_schedule")
 LONGEST_S = 60
 FAILED = 1
