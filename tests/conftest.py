@@ -7,6 +7,7 @@ it, as it should. Tests that send these signals need them unignored, whoever sta
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -16,6 +17,22 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("gpulease", deadline=None, database=None)
 settings.load_profile("gpulease")
+
+
+TOGETHER = {"tests/real/": "real", "tests/kills/test_kills.py": "kills"}
+"""Whose tests share what is expensive (an inference server at a time, a batch of kills) and so go to one worker."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadgroup`: pytest-xdist 3.8 marks its groups in a way that pytest 9.2 no longer carries, and groups nothing."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Grouped(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return next((group for path, group in TOGETHER.items() if nodeid.startswith(path)), nodeid)
+
+    return Grouped(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -18,7 +18,7 @@ from tests.kills.conftest import ROOT, SEED, Batch, Killed
 from tests.kills.orders import ORPHANS
 from tests.real.test_awscli import Aws
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.xdist_group("kills")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def kept(aws: Aws) -> dict[str, list[str]]:

@@ -18,7 +18,7 @@ from provisioner.errors import Exit
 from tests.life.conftest import Bench
 from tests.life.conftest import bench as bench
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("real")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 class Aws:

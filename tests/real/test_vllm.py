@@ -23,7 +23,7 @@ from provisioner.model import Verdict
 from tests.real.conftest import Client
 from tests.real.machine import listening
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("real")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 CASES, WARMUP, VANTAGES = 32, 2, ("host", "tunnel")
 EXPORT = re.compile(r'export OPENAI_BASE_URL=(?P<url>\S+) OPENAI_API_KEY="\$\(cat (?P<key>\S+)\)"')
