@@ -32,7 +32,7 @@ def stable() -> Iterator[Stable]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_without_a_mutant_they_all_pass(stable: Stable) -> None:
     """Or every kill below would be worth nothing. That no history goes wrong then, tests/sim holds."""
     ended = stable.ask("--whole")
