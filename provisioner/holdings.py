@@ -28,6 +28,7 @@ class Holdings:
     unfilled: set[str] = field(default_factory=set)  # tokens of what makes machines, and of which no machine was seen
     unshown: dict[str, float] = field(default_factory=dict)  # created, but not yet shown when asked about: id -> when created
     born: dict[str, tuple[float, int | None]] = field(default_factory=dict)  # made by us: id -> when, by the wall and by the other clock
+    born_with: dict[str, str] = field(default_factory=dict)  # what came with a machine: id -> that machine's id
     monotonic_ms: int | None = None  # the clock that nobody sets, at the last entry or since
     removed: set[str] = field(default_factory=set)  # of which the provider answered that it removed them, and not that it knows none
     unended: set[str] = field(default_factory=set)  # made by us, billed, and never seen ending; to be found missing is not that
@@ -66,6 +67,8 @@ def holdings(entries: Sequence[Entry], held: Holdings | None = None) -> Holdings
                 held.unshown.pop(resource.id, None)
                 held.resources[resource.id] = resource
                 held.kinds.add(resource.kind)
+                if resource.facts.get("instance"):
+                    held.born_with.setdefault(resource.id, resource.facts["instance"])
                 if resource.kind not in MAKES_MACHINES and resource.token in held.unfilled:
                     held.unfilled.discard(resource.token)
                     held.unended.add(resource.id)
@@ -113,14 +116,20 @@ def resource_of(body: Mapping[str, Any]) -> Resource:
 
 
 def age(held: Holdings, id: str, now: float) -> float | None:
-    """How long ago we made it, by whichever clock says less: the wall clock may have been set forward. None: not ours."""
+    """How many seconds ago, at least, we made it or the machine that it came with. None: not ours.
+
+    The wall clock may have been set forward since, so the clock that nobody sets has the last word: what it counted is never
+    more than what passed, and after a restart it counts from there. A wall clock that was set back knows nothing.
+    """
+    id = id if id in held.born else held.born_with.get(id, "")
     if id not in held.born:
         return None
-    wall, monotonic_ms = held.born[id]
+    wall, born_ms = held.born[id]
     since = now - wall
-    if monotonic_ms is not None and held.monotonic_ms is not None and held.monotonic_ms >= monotonic_ms:  # else the computer was restarted
-        since = min(since, (held.monotonic_ms - monotonic_ms) / 1000)
-    return since
+    if born_ms is None or held.monotonic_ms is None:
+        return since
+    counted = (held.monotonic_ms - (born_ms if held.monotonic_ms >= born_ms else 0)) / 1000
+    return counted if since < 0 else min(since, counted)
 
 
 def costing(resources: Iterable[Resource]) -> list[Resource]:

@@ -168,6 +168,7 @@ def release(
     quiet_since: float | None = None
     unbilled_since = denied_since = quiet_since
     pause, seen, left, lingering, lingers = first_pause, Verdict.UNPROVEN, list[Resource](), False, False
+    waited, before = 0.0, started  # of the patience: only while something may cost
 
     def known() -> Holdings:
         nonlocal read  # a letting go that takes hours must not read its whole journal at every look
@@ -222,16 +223,17 @@ def release(
         if denied_since is not None and now - denied_since >= DENIED_S:
             tell(f"nothing that costs is left; the rest may not be seen or removed with these rights. With them: gpulease release {id}")
             done = True
-        # Nothing bills while it is seen leaving, nor while nothing is found and only the last look is missing.
-        # What could only be asked once its machine was gone is looked after for as long as the rest.
-        limit = patience + (linger if lingers or lingering else 0.0)
-        if done or now - started >= limit:
+        # Nothing bills while it is seen leaving, nor while nothing is found and only the last look is missing: none of that is of
+        # the patience. A disk may be asked to go only once its machine is gone, and then has all of it.
+        waited, before = waited + (0.0 if lingers else now - before), now
+        rest = min(patience + linger - (now - started), patience + linger if lingers else patience - waited)
+        if done or rest <= 0:
             return _conclude(journal, seen, left, quiet)
-        if now - started >= patience and left and not lingering:
+        if now - started >= patience and left and lingers and not lingering:
             lingering = True
             tell(f"{_named(left)} still leaving after {patience / 60:.0f} min, no longer billed: looking on for {linger / 60:.0f} min")
         wait = pause if quiet_since is None else min(pause, max(needed - quiet, 0.05))
-        clock.sleep(min(wait, max(0.0, limit - (now - started))))
+        clock.sleep(min(wait, rest))
         pause = min(pause * 1.5, LONGEST_PAUSE_S)
 
 

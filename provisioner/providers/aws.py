@@ -28,7 +28,7 @@ from provisioner.providers.aws_launch import LEASE
 from provisioner.providers.aws_login import Login
 from provisioner.providers.aws_offers import Survey
 
-SETTLE_S, REHEARSED_SETTLE_S = 300.0, 10.0
+SETTLE_S, REHEARSED_SETTLE_S = 300.0, 5.0
 """How long after a lost answer a machine may still become listable. Seen on EC2: seconds; the margin is cheap."""
 
 

@@ -203,7 +203,8 @@ class SimProvider:
         else:
             phase, state = Phase.HERE, "running"
         billed = thing.kind != "security-group"
-        return Resource(thing.kind, thing.id, phase, state, thing.token or None, billed, "sim-1", thing.lease)
+        facts = {"instance": thing.of} if thing.of and thing.asked is None else {}
+        return Resource(thing.kind, thing.id, phase, state, thing.token or None, billed, "sim-1", thing.lease, facts)
 
     def _fault(self, world: World, verb: str) -> str | None:
         self.calls += 1

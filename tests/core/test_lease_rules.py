@@ -171,6 +171,17 @@ def test_bare_metal_that_takes_half_an_hour_to_shut_down_is_seen_gone(path: Path
     assert not later(provider, clock)
 
 
+@pytest.mark.parametrize("linger_s", range(870, 960, 6))
+def test_a_disk_that_outlives_a_slow_machine_has_the_whole_patience_once_it_can_be_asked(linger_s: int, path: Path) -> None:
+    provider, clock = cloud(linger_s=float(linger_s))
+    provider.world.volume_survives = True
+    with Journal(path, clock) as journal:
+        with hold(LEASE, provider, journal, clock, linger=LINGER_S) as lease:
+            lease.create("instance", SPEC)
+        assert lease.verdict is Verdict.RELEASED
+    assert not later(provider, clock)
+
+
 @pytest.mark.parametrize("patience", range(25, 50))
 def test_what_is_gone_in_the_last_moment_is_looked_at_twice_all_the_same(patience: int, path: Path) -> None:
     provider, clock = cloud(linger_s=30.0)

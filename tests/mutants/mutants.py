@@ -19,7 +19,7 @@ LEASE, JOURNAL, LEDGER = "provisioner/lease.py", "provisioner/journal.py", "prov
 WATCHDOG, CLOSING, SCOPE = "provisioner/watchdog.py", "provisioner/closing.py", "provisioner/scope.py"
 GUARDS, REAP, RUN, KEYS = "provisioner/guards.py", "provisioner/reap.py", "provisioner/run.py", "provisioner/remote/keys.py"
 
-CRASH, RULES = "tests/core/test_crash.py", "tests/core/test_lease_rules.py"
+CRASH, RULES, HELD = "tests/core/test_crash.py", "tests/core/test_lease_rules.py", "tests/core/test_holdings.py"
 FILE, FILE_RULES = "tests/core/test_journal.py", "tests/core/test_journal_rules.py"
 DOG = "tests/os/test_watchdog.py"
 LEDGERS, CLOSINGS, SCOPES = "tests/core/test_ledger.py", "tests/core/test_closing.py", "tests/core/test_scope.py"
@@ -138,9 +138,13 @@ MUTANTS = [
     Mutant("set-aside-under-its-owner", LEDGER, "        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "", (f"{LEDGERS}::test_a_damaged_journal_that_somebody_has_is_not_renamed",)),
     Mutant("lost-journal-is-a-new-one", LEDGER, "        if not journal.entries:\n            _begin_anew(folder, journal)\n", "", (f"{LEDGERS}::test_a_lost_journal_is_not_taken_for_a_lease_that_asked_for_nothing",)),
     Mutant("private-keys-for-everybody", KEYS, "    _write_new(folder / name, private, 0o600)\n", "    _write_new(folder / name, private, 0o644)\n", ("tests/remote/test_keys.py::test_a_private_key_is_for_its_owner_only_whatever_the_umask",)),
-    Mutant("metal-not-waited-for", LEASE, "patience + (linger if lingers or lingering else 0.0)", "patience", (f"{RULES}::test_bare_metal_that_takes_half_an_hour_to_shut_down_is_seen_gone",)),
-    Mutant("lingers-on-what-bills", LEASE, "(linger if lingers or lingering else 0.0)", "linger", (f"{RULES}::test_what_still_bills_is_not_waited_for_any_longer_than_patience",)),
+    Mutant("metal-not-waited-for", LEASE, "patience + linger if lingers else patience - waited)", "patience - (now - started))", (f"{RULES}::test_bare_metal_that_takes_half_an_hour_to_shut_down_is_seen_gone",)),
+    Mutant("lingers-on-what-bills", LEASE, "patience + linger if lingers else patience - waited)", "patience + linger)", (f"{RULES}::test_what_still_bills_is_not_waited_for_any_longer_than_patience",)),
     Mutant("watchdog-waits-on-what-bills", WATCHDOG, "LETTING_GO_S if bills else", "LETTING_GO_S + LINGER_S if bills else", (f"{DOG}::test_an_owner_is_given_longer_only_where_nothing_bills_any_more",)),
+    Mutant("leaving-is-of-the-patience", LEASE, "(0.0 if lingers else now - before)", "(now - before)", (f"{RULES}::test_a_disk_that_outlives_a_slow_machine_has_the_whole_patience_once_it_can_be_asked",)),
+    Mutant("wall-clock-ages-things", HOLDINGS, "    return counted if since < 0 else min(since, counted)\n", "    return since\n", (f"{HELD}::test_a_thing_is_never_older_than_what_passed",)),
+    Mutant("counted-before-the-restart", HOLDINGS, "(born_ms if held.monotonic_ms >= born_ms else 0)", "born_ms", (f"{HELD}::test_a_thing_is_never_older_than_what_passed",)),
+    Mutant("a-new-disk-not-shown-is-gone", HOLDINGS, "    id = id if id in held.born else held.born_with.get(id, \"\")\n", "", (f"{HELD}::test_a_disk_is_as_old_as_the_machine_that_it_came_with",)),
     Mutant("gone-at-last-and-not-looked-at-twice", LEASE, "                lingers = True\n", "                lingers = False\n", (f"{RULES}::test_what_is_gone_in_the_last_moment_is_looked_at_twice_all_the_same",)),
     # -- the watchdog ----------------------------------------------------------------------------------------------------
     Mutant("watchdog-spares-the-overdue", WATCHDOG, "            os.kill(owner, signal.SIGKILL)\n", "            pass\n", (f"{DOG}::test_an_owner_that_hangs_is_killed_even_if_the_clock_was_set_back",)),

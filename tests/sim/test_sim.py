@@ -52,6 +52,29 @@ KEPT = {
     "what is new and whose answer was lost is not gone when it is not shown for a moment": Script(
         seed=1048763, weather=Weather(flaps_s=8.0), faults=(Fault("CreateSecurityGroup", 0, "reset-after"),), after=()
     ),
+    "a disk that outlives its new machine and is shown only now and then is not gone": Script(
+        seed=5006734,
+        weather=Weather(flaps_s=8.0, linger_s=0.0, keeps="volume"),
+        own_group=True,
+        cuts=(Cut(0, 72, "power"),),
+        after=(),
+    ),
+    "nor is it at AWS": Script(
+        AWS, 1002660, weather=Weather(flaps_s=40.0, linger_s=5.0, keeps="volume"), cuts=(Cut(0, 114, "signal"),), after=()
+    ),
+    "a wall clock that is set right again does not make what was made before new for a day": Script(
+        seed=5007273,
+        disk=(DiskFault(0, "write", 16, errno.EIO, 10**6), DiskFault(1, "fsync", 0, errno.EIO)),
+        cuts=(Cut(0, 8, "clock", 86400.0),),
+        after=("release",),
+    ),
+    "a disk that can be asked only when patience is over has more of it": Script(
+        seed=1071143,
+        weather=Weather(late_s=12.0, flaps_s=8.0, linger_s=1260.0, keeps="volume"),
+        disk=(DiskFault(1, "write", 0, errno.EIO, 3),),
+        cuts=(Cut(0, 114, "kill"), Cut(1, 91, "flight")),
+        after=("release",),
+    ),
     "a disk that is full from the first line on": Script(disk=(DiskFault(0, "write", 0, errno.ENOSPC, 10**6),)),
 }
 
