@@ -28,6 +28,7 @@ class Work:
     rebuilt: dict[str, Any] | None = None
     agreed: bool = False  # what was rebuilt is what was stated
     results: bytes | None = None
+    uncounted: bool = False  # the statement counts results that are not there, or were changed
     aws: dict[str, bytes] = field(default_factory=dict)
     certificates: Sequence[bytes] = ()
     cloudtrail_keys: Sequence[bytes] = ()

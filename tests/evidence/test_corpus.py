@@ -10,6 +10,10 @@ from provisioner.evidence import verify
 from tests.evidence import corpus
 from tests.evidence.test_auditor import agree
 
+MORE = {"bad/files-mixed-5000051": ["E301", "E401"]}
+"""What a later version finds besides, where it looks further: each is a bundle that was refused before, with the same exit code.
+Here the results are another's, and that hid from the reader of 1.0 that the rest of the statement is another's too."""
+
 VERSIONS = sorted(path.name.removesuffix(".json") for path in corpus.FOLDER.glob("*.json"))
 
 
@@ -24,7 +28,10 @@ def test_each_bundle_is_found_to_be_what_it_was_found_to_be(kept: tuple[str, Pat
     version, folder = kept
     expected = corpus.expected(version)
     for name, what in expected.items():
-        assert corpus.found(verify.verify(folder / name), folder / name) == what, name
+        found = corpus.found(verify.verify(folder / name), folder / name)
+        more = [problem for problem in found["problems"] if problem not in what["problems"]]
+        found["problems"] = [problem for problem in found["problems"] if problem not in more]
+        assert found == what and [problem[:4] for problem in more] == MORE.get(name, []), name
     assert sum(name.startswith("good/") for name in expected) >= 30 and sum(name.startswith("bad/") for name in expected) >= 200
 
 

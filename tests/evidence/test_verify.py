@@ -242,6 +242,23 @@ def test_the_clock_of_a_lent_machine_may_be_set_and_proves_nothing(tmp_path: Pat
     assert report.exit == 0 and report.predicate is not None and "local-clock" in report.predicate["limits"]
 
 
+def test_results_that_cannot_be_read_hide_no_contradiction_elsewhere(tmp_path: Path) -> None:
+    """Found by mutation 301685: with the name of one file spoilt, the exit code was 3, as if nothing were known to be wrong."""
+    made = state(STORIES["normal"]())
+    (subject,) = [one for one in made["subject"] if one["name"] == "samples.jsonl"]
+    subject["name"] = "2026-11-18T11:08:00Z"
+    report = verify.verify(write(tmp_path / "b", STORIES["normal"](), made))
+    assert [p.code for p in report.problems] == ["E003", "E301"] and report.exit == 1
+    made = state(STORIES["normal"]())
+    made["predicate"]["settleSeconds"] += 1
+    (write(tmp_path / "c", STORIES["normal"](), made) / "results.json").unlink()
+    (tmp_path / "c" / "results.json").symlink_to("/etc/hostname")
+    report = verify.verify(tmp_path / "c")
+    assert [p.code for p in report.problems] == ["E001", "E301"] and report.exit == 1
+    left = {layer.name: layer.state for layer in report.layers}
+    assert (left["cost"], left["rendering"]) == ("ok", "not run")
+
+
 @pytest.mark.parametrize("records", [2000, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_a_long_journal_is_verified_in_seconds(records: int, tmp_path: Path) -> None:
     tape = journals.Tape().genesis().guards().launch().run()
