@@ -12,7 +12,6 @@ from provisioner.evidence.canonical import Malformed, loads
 from provisioner.evidence.cloudtrail import FOLDER
 from provisioner.evidence.compare import different, dotted
 from provisioner.evidence.corroboration import IDENTITY
-from provisioner.evidence.history import read
 from provisioner.evidence.messages import problem
 from provisioner.evidence.schema import first_error
 from provisioner.evidence.statement import heads
@@ -33,7 +32,7 @@ def identity(work: Work) -> None:
 
 
 def cloudtrail(work: Work) -> None:
-    if work.rebuilt is None or work.statement is None or work.chain is None:
+    if work.rebuilt is None or work.statement is None or work.history is None:
         raise Skipped("the statement could not be derived again")
     predicate = work.statement["predicate"]
     if not any(name.startswith(FOLDER) for name in work.aws):
@@ -42,7 +41,7 @@ def cloudtrail(work: Work) -> None:
             reason, tier = "nobody has asked for it yet", tiers.NAMES[tiers.claimed(predicate)]
             work.report.warnings.append(problem("W602", reason=reason, tier=tier, run=predicate["run"]["id"]))
         raise Skipped("there is no material of CloudTrail's")
-    shown = recorded.examined(predicate, work.aws, heads(read(work.chain.entries)), work.cloudtrail_keys)
+    shown = recorded.examined(predicate, work.aws, heads(work.history), work.cloudtrail_keys)
     work.report.warnings += shown.open
     if shown.wrong:
         raise Failed(*shown.wrong[:20])

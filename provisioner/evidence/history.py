@@ -112,13 +112,14 @@ class History:
     asks: list[Ask] = field(default_factory=list)  # creates only
     things: dict[tuple[str, str], Thing] = field(default_factory=dict)
     offset: tuple[int, int] | None = None  # provider time minus local time, in milliseconds, at least and at most
+    rows: dict[str, list[Entry]] = field(default_factory=dict)  # the lines of each kind: some are asked for twenty times
     steps: int = 0  # how often the local clock was set while the journal was written
 
     def of(self, kind: str) -> list[Mapping[str, Any]]:
-        return [e["body"] for e in self.entries if e["kind"] == kind]
+        return [e["body"] for e in self.rows.get(kind, ())]
 
     def lines(self, kind: str) -> list[Entry]:
-        return [e for e in self.entries if e["kind"] == kind]
+        return list(self.rows.get(kind, ()))
 
     def moment(self, entry: Entry) -> Moment:
         at = entry["at"]
@@ -164,6 +165,7 @@ def read(entries: Sequence[Entry]) -> History:
     history = History(entries, entries[0]["body"])
     open_asks: dict[int, Ask] = {}
     for entry in entries:
+        history.rows.setdefault(entry["kind"], []).append(entry)
         match entry["kind"]:
             case "genesis" if entry["seq"] != 0:
                 raise _nonsense(entry, "kind", "a journal has one genesis, at its beginning")

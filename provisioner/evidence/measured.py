@@ -10,10 +10,14 @@ a tenth of a millisecond. A figure that could not be had is a dash, and its reas
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from provisioner.evidence.canonical import Malformed, parse
+from provisioner.evidence.history import Nonsense
+from provisioner.evidence.messages import problem
+from provisioner.model import Json
 
 PERCENTILES = (50, 90, 95, 99)
 TIMES = {
@@ -173,3 +177,25 @@ def ms(ns: int) -> str:
     tenths_of_ms = abs(ns) // 100_000
     sign = "-" if ns < 0 and tenths_of_ms else ""  # no one has measured a negative zero
     return f"{sign}{tenths_of_ms // 10}.{tenths_of_ms % 10}"
+
+
+def evaluation(results: bytes, digests: Mapping[str, str]) -> dict[str, Json]:
+    """What a statement counts of the results, whose digest is among those that it names."""
+    digest = hashlib.sha256(results).hexdigest()
+    if digests.get("results.json") != digest:
+        raise Nonsense(problem("E120", file="results.json", got=digest, want=digests.get("results.json", "nothing about it")))
+    scores = scores_of(results)
+    ok = sum(score["ok"] for score in scores)
+    return {"promptsTotal": len(scores), "ok": ok, "failed": len(scores) - ok, "resultsSha256": digest}
+
+
+def scores_of(results: bytes) -> list[dict[str, Any]]:
+    """The scores in a `results.json`, or `Nonsense` when it holds none that can be counted."""
+    try:
+        value = parse(results)
+    except Malformed as e:
+        raise Nonsense(problem("E110", jsonpath="$results", why=str(e))) from None
+    scores = value.get("scores") if isinstance(value, dict) else None
+    if not isinstance(scores, list) or not all(isinstance(s, dict) and isinstance(s.get("ok"), bool) for s in scores):
+        raise Nonsense(problem("E110", jsonpath="$results.scores", why="is not a list of scores with ok"))
+    return scores

@@ -11,7 +11,7 @@ A validator from a package would bring four more packages into the one program t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from provisioner.evidence.canonical import milliseconds
@@ -105,70 +105,140 @@ BODIES: dict[str, Schema] = {
 }
 
 
+Check = Callable[[Any], tuple[str, str] | None]
+"""Where below a value it first departs from a shape (`.name` and `[n]`), and how; None when it does not."""
+
+_CHECKS: dict[int, tuple[Schema, Check]] = {}
+
+
 def first_error(value: Json, schema: Schema, path: str = "$") -> tuple[str, str] | None:
-    """Where a value first departs from its schema, and how; None when it does not."""
-    return next(_errors(value, schema, path), None)
+    """Where a value first departs from its schema, and how; None when it does not.
+
+    A schema is made into a function once: it is held for as long as the program runs, so it is a constant of a module's.
+    """
+    held = _CHECKS.get(id(schema))
+    if held is None:
+        held = _CHECKS[id(schema)] = schema, _check(schema)  # with the schema itself, so that its id stays its own
+    wrong = held[1](value)
+    return None if wrong is None else (path + wrong[0], wrong[1])
 
 
-def _errors(value: Json, schema: Schema, path: str) -> Iterator[tuple[str, str]]:
-    if "const" in schema and not _same(value, schema["const"]):
-        yield path, f"is {value!r}, must be {schema['const']!r}"
-    if "enum" in schema and not any(_same(value, allowed) for allowed in schema["enum"]):
-        yield path, f"is {str(value)[:40]!r}, must be one of {', '.join(schema['enum'])}"
-    if "type" in schema and not _is(value, schema["type"]):
-        yield path, f"is not of type {schema['type']}"
-        return
-    match value:
-        case dict():
-            yield from _members(value, schema, path)
-        case list():
-            if len(value) > schema.get("maxItems", len(value)):
-                yield path, f"has {len(value)} items, at most {schema['maxItems']} are allowed"
-            elif len(value) < schema.get("minItems", 0):
-                yield path, f"has {len(value)} items, at least {schema['minItems']} are needed"
-            elif "items" in schema:
-                for n, item in enumerate(value):
-                    yield from _errors(item, schema["items"], f"{path}[{n}]")
-        case str():
-            if len(value) > schema.get("maxLength", len(value)):
-                yield path, f"is {len(value)} characters long, at most {schema['maxLength']} are allowed"
-            # fullmatch with the anchors stripped: `$` alone would let a trailing newline through.
-            elif "pattern" in schema and not re.fullmatch(schema["pattern"].removeprefix("^").removesuffix("$"), value):
-                yield path, f"does not match {schema['pattern']}"
-            elif schema.get("format") == "date-time" and milliseconds(value) is None:
-                yield path, "is not an RFC 3339 time with a Z between 2000 and 2199"
-        case int() if not isinstance(value, bool):
-            if value < schema.get("minimum", value) or value > schema.get("maximum", value):
-                yield path, f"is {value}, outside its range"
-
-
-def _members(value: dict[str, Json], schema: Schema, path: str) -> Iterator[tuple[str, str]]:
-    for name in schema.get("required", ()):
-        if name not in value:
-            yield f"{path}.{name}", "is missing"
-    known = schema.get("properties", {})
-    for name, item in value.items():
-        rest = schema.get("additionalProperties", True)
-        if name in known:
-            yield from _errors(item, known[name], f"{path}.{name}")
-        elif rest is False:
-            yield f"{path}.{name[:80]}", "is not a field this version knows"
-        elif rest is not True:
-            yield from _errors(item, rest, f"{path}.{name[:80]}")
-
-
-def _is(value: Json, kind: str) -> bool:
-    match kind:
+def _check(schema: Schema) -> Check:
+    """The function that looks at a value: of a schema that says little it does little, and a journal has lines by the thousand."""
+    steps: list[Check] = []
+    if "const" in schema:
+        steps.append(_const(schema["const"]))
+    if "enum" in schema:
+        steps.append(_enum(schema["enum"]))
+    match schema.get("type"):
         case "object":
-            return isinstance(value, dict)
+            steps.append(_object(schema))
         case "array":
-            return isinstance(value, list)
+            steps.append(_array(schema))
         case "string":
-            return isinstance(value, str)
+            steps.append(_string(schema))
         case "boolean":
-            return isinstance(value, bool)
-        case _:
-            return isinstance(value, int) and not isinstance(value, bool)
+            steps.append(lambda value: None if isinstance(value, bool) else ("", "is not of type boolean"))
+        case "integer":
+            steps.append(_integer(schema))
+        case None:
+            pass
+        case other:
+            raise ValueError(f"no schema of ours has the type {other!r}")
+    if len(steps) <= 1:
+        return steps[0] if steps else lambda value: None
+    return lambda value: next((wrong for step in steps if (wrong := step(value)) is not None), None)
+
+
+def _const(wanted: Json) -> Check:
+    return lambda value: None if _same(value, wanted) else ("", f"is {value!r}, must be {wanted!r}")
+
+
+def _enum(allowed: Sequence[str]) -> Check:
+    known = frozenset(allowed)
+
+    def check(value: Json) -> tuple[str, str] | None:
+        if isinstance(value, str) and value in known:
+            return None
+        return "", f"is {str(value)[:40]!r}, must be one of {', '.join(allowed)}"
+
+    return check
+
+
+def _object(schema: Schema) -> Check:
+    required = tuple(schema.get("required", ()))
+    known = {name: _check(inner) for name, inner in schema.get("properties", {}).items()}
+    rest = schema.get("additionalProperties", True)
+    others = None if isinstance(rest, bool) else _check(rest)
+
+    def check(value: Json) -> tuple[str, str] | None:
+        if not isinstance(value, dict):
+            return "", "is not of type object"
+        for name in required:
+            if name not in value:
+                return f".{name}", "is missing"
+        for name, item in value.items():
+            inner = known.get(name, others)
+            if inner is not None:
+                if (wrong := inner(item)) is not None:
+                    return f".{name if name in known else name[:80]}{wrong[0]}", wrong[1]
+            elif rest is False:
+                return f".{name[:80]}", "is not a field this version knows"
+        return None
+
+    return check
+
+
+def _array(schema: Schema) -> Check:
+    most, least = schema.get("maxItems", 2**53), schema.get("minItems", 0)
+    inner = _check(schema["items"]) if "items" in schema else None
+
+    def check(value: Json) -> tuple[str, str] | None:
+        if not isinstance(value, list):
+            return "", "is not of type array"
+        if len(value) > most:
+            return "", f"has {len(value)} items, at most {most} are allowed"
+        if len(value) < least:
+            return "", f"has {len(value)} items, at least {least} are needed"
+        for n, item in enumerate(value if inner is not None else ()):
+            if inner is not None and (wrong := inner(item)) is not None:
+                return f"[{n}]{wrong[0]}", wrong[1]
+        return None
+
+    return check
+
+
+def _string(schema: Schema) -> Check:
+    longest, form = schema.get("maxLength", 2**53), schema.get("pattern")
+    # fullmatch with the anchors stripped: `$` alone would let a trailing newline through.
+    pattern = None if form is None else re.compile(form.removeprefix("^").removesuffix("$"))
+    dated = schema.get("format") == "date-time"
+
+    def check(value: Json) -> tuple[str, str] | None:
+        if not isinstance(value, str):
+            return "", "is not of type string"
+        if len(value) > longest:
+            return "", f"is {len(value)} characters long, at most {longest} are allowed"
+        if pattern is not None and not pattern.fullmatch(value):
+            return "", f"does not match {form}"
+        if dated and milliseconds(value) is None:
+            return "", "is not an RFC 3339 time with a Z between 2000 and 2199"
+        return None
+
+    return check
+
+
+def _integer(schema: Schema) -> Check:
+    least, most = schema.get("minimum"), schema.get("maximum")
+
+    def check(value: Json) -> tuple[str, str] | None:
+        if not isinstance(value, int) or isinstance(value, bool):
+            return "", "is not of type integer"
+        if (least is not None and value < least) or (most is not None and value > most):
+            return "", f"is {value}, outside its range"
+        return None
+
+    return check
 
 
 def _same(a: Json, b: Json) -> bool:

@@ -22,9 +22,10 @@ from typing import Any
 import cost
 from cost import intervals, line_of, meter
 from provisioner.evidence import corroboration, render, scheduled
-from provisioner.evidence.canonical import Malformed, dumps, milliseconds, parse
+from provisioner.evidence.canonical import dumps, milliseconds
 from provisioner.evidence.findings import Findings, examine
 from provisioner.evidence.history import LAUNCHES, MACHINE, Ask, History, Nonsense, Thing, read
+from provisioner.evidence.measured import evaluation
 from provisioner.evidence.messages import problem
 from provisioner.journal import Entry
 from provisioner.model import Json
@@ -55,8 +56,24 @@ def build(
     check the identity documents among them, and then claims nothing by them. Raises `Nonsense` when the journal does not tell a run.
     """
     history = read(entries)
-    findings = examine(history)
     lines = [dumps(dict(entry)) + b"\n" for entry in entries]
+    known = hashlib.sha256(lines[-1]).hexdigest(), hashlib.sha256(b"".join(lines)).hexdigest()
+    return derived(history, known, files, producer=producer, results=results, aws=aws, unchecked=unchecked)
+
+
+def derived(
+    history: History,
+    known: tuple[str, str],
+    files: Mapping[str, str],
+    *,
+    producer: Mapping[str, str],
+    results: bytes | None,
+    aws: corroboration.Aws,
+    unchecked: str,
+) -> dict[str, Json]:
+    """The same, of a history that was read already; `known` are the sha256 of the journal's last line and of all of it."""
+    findings = examine(history)
+    head, whole = known
     digests = {name: digest for name, digest in files.items() if name != "journal.jsonl"}
     _sealed_files(history, digests)
     predicate: dict[str, Json] = {
@@ -75,15 +92,15 @@ def build(
         "verdict": findings.verdict,
         "cost": _cost(history, findings),
         "clock": _clock(history),
-        "journal": _journal(history, lines),
+        "journal": _journal(history, head),
         "anchors": _anchors(history),
     }
     predicate["corroboration"] = corroboration.described(history, aws, predicate, heads(history), unchecked)
     if results is not None:
-        predicate["evaluation"] = _evaluation(results, digests)
+        predicate["evaluation"] = evaluation(results, digests)
     omitted = len(history.lines("sweep")) > SWEEPS_LISTED
     predicate["limits"] = findings.limits(predicate["cost"], predicate["corroboration"], omitted=omitted)
-    subject = [("journal.jsonl", hashlib.sha256(b"".join(lines)).hexdigest()), *sorted(digests.items())]
+    subject = [("journal.jsonl", whole), *sorted(digests.items())]
     return {
         "_type": TYPE,
         "predicateType": PREDICATE,
@@ -331,12 +348,12 @@ def _clock(history: History) -> dict[str, Json]:
     return made
 
 
-def _journal(history: History, lines: list[bytes]) -> dict[str, Json]:
+def _journal(history: History, head: str) -> dict[str, Json]:
     entries = history.entries
     torn = [{"seq": e["seq"], "sha256": e["body"]["tornSha256"]} for e in history.lines("recovered") if "tornSha256" in e["body"]]
     return {
         "records": len(entries),
-        "head": hashlib.sha256(lines[-1]).hexdigest(),
+        "head": head,
         "firstAt": entries[0]["at"]["wall"],
         "lastAt": entries[-1]["at"]["wall"],
         "tornTails": torn,
@@ -373,24 +390,3 @@ def _anchor(history: History, ask: Ask) -> dict[str, Json] | None:
     if "run" in (said := _request(ask, "run")):
         made["requestId"] = said["run"]
     return made
-
-
-def _evaluation(results: bytes, digests: Mapping[str, str]) -> dict[str, Json]:
-    digest = hashlib.sha256(results).hexdigest()
-    if digests.get("results.json") != digest:
-        raise Nonsense(problem("E120", file="results.json", got=digest, want=digests.get("results.json", "nothing about it")))
-    scores = scores_of(results)
-    ok = sum(score["ok"] for score in scores)
-    return {"promptsTotal": len(scores), "ok": ok, "failed": len(scores) - ok, "resultsSha256": digest}
-
-
-def scores_of(results: bytes) -> list[dict[str, Any]]:
-    """The scores in a `results.json`, or `Nonsense` when it holds none that can be counted."""
-    try:
-        value = parse(results)
-    except Malformed as e:
-        raise Nonsense(problem("E110", jsonpath="$results", why=str(e))) from None
-    scores = value.get("scores") if isinstance(value, dict) else None
-    if not isinstance(scores, list) or not all(isinstance(s, dict) and isinstance(s.get("ok"), bool) for s in scores):
-        raise Nonsense(problem("E110", jsonpath="$results.scores", why="is not a list of scores with ok"))
-    return scores

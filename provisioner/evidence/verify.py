@@ -32,7 +32,7 @@ from provisioner.evidence.outcome import Layer, Report
 from provisioner.evidence.predicate import STATEMENT, opened
 from provisioner.evidence.schema import first_error
 from provisioner.evidence.sshsig import Signer
-from provisioner.evidence.statement import PREDICATE, SCHEMA_MINOR, build
+from provisioner.evidence.statement import PREDICATE, SCHEMA_MINOR, derived
 from provisioner.evidence.tiers import TIERS
 from provisioner.evidence.trust import vouched_by
 from provisioner.evidence.work import Failed, Skipped, Work
@@ -55,6 +55,7 @@ LAYERS = (
 )
 RENDERED: dict[str, Callable[[Json, bytes | None], bytes]] = {"report.html": page.page, "report.md": render.report}
 OWN = frozenset({"statement.dsse.json", "statement.sshsig", "signer.pub.json", bill.ENVELOPE, bill.FILE, *RENDERED})
+LATER = opened(STATEMENT)
 NOT_DERIVED = frozenset({"cost", "schemaMinor", "rendererVersion", "supersedes"})
 AWS_LIMIT = 64 << 20
 """Of one file under aws/: CloudTrail's log files of a busy account are the largest."""
@@ -158,7 +159,7 @@ def _schema(work: Work) -> None:
     predicate = statement.get("predicate") if isinstance(statement, dict) else None
     minor = predicate.get("schemaMinor") if isinstance(predicate, dict) else None
     later = isinstance(minor, int) and not isinstance(minor, bool) and minor > SCHEMA_MINOR
-    wrong = first_error(statement, opened(STATEMENT) if later else STATEMENT)
+    wrong = first_error(statement, LATER if later else STATEMENT)
     if wrong is not None:
         raise Failed(problem("E110", jsonpath=wrong[0], why=wrong[1]))
     names = [s["name"] for s in statement["subject"]]
@@ -246,8 +247,9 @@ def _statement(work: Work) -> None:
         raise Skipped("the statement and the journal are not both sound")
     predicate = work.statement["predicate"]
     entries = work.chain.entries
+    history = work.history = read(entries)
     if predicate["clean"]:
-        objections = () if (found := examine(read(entries))).clean else found.objections()
+        objections = () if (found := examine(history)).clean else found.objections()
         if objections:
             raise Failed(*objections[:20])
     files = {s["name"]: s["digest"]["sha256"] for s in work.statement["subject"][1:]}
@@ -256,7 +258,8 @@ def _statement(work: Work) -> None:
     if work.uncounted and "results.json" not in files:  # nobody else has said so: only subjects are looked for
         raise Failed(problem("E121", file="results.json"))
     why = unchecked(predicate["corroboration"]["iid"])
-    work.rebuilt = build(entries, files, producer=predicate["producer"], results=results, aws=work.aws, unchecked=why)
+    known = work.chain.head, work.chain.sha256
+    work.rebuilt = derived(history, known, files, producer=predicate["producer"], results=results, aws=work.aws, unchecked=why)
     later = predicate["schemaMinor"] > SCHEMA_MINOR
     # Results that cannot be read, or were changed, hide nothing else: all that does not come of them is compared.
     left = NOT_DERIVED | {"evaluation"} if work.uncounted else NOT_DERIVED

@@ -8,6 +8,7 @@ from typing import Any
 
 from provisioner.evidence import chain
 from provisioner.evidence.files import Source
+from provisioner.evidence.history import History
 from provisioner.evidence.messages import Problem
 from provisioner.evidence.outcome import Report
 from provisioner.evidence.sshsig import Signer
@@ -25,6 +26,7 @@ class Work:
     payload: bytes | None = None
     statement: dict[str, Any] | None = None
     chain: chain.Chain | None = None
+    history: History | None = None
     rebuilt: dict[str, Any] | None = None
     agreed: bool = False  # what was rebuilt is what was stated
     results: bytes | None = None
