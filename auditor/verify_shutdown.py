@@ -18,6 +18,7 @@ statement.sshsig (`ssh-keygen -Y verify`), material of AWS's beside the statemen
 """
 
 import base64
+import functools
 import hashlib
 import itertools
 import json
@@ -38,6 +39,7 @@ OWN = {"statement.dsse.json", "statement.sshsig", "signer.pub.json", "report.md"
 PREDICATE = "https://gpulease.dev/attestation/gpu-run-shutdown/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 EPOCH, MINOR = datetime(1970, 1, 1, tzinfo=UTC), 0
+LONG = re.compile(r"[:,\[]-?\d{16}")
 INSTANT = re.compile(r"(2[01]\d\d)-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?Z", re.ASCII)
 
 
@@ -84,7 +86,7 @@ def strict(raw):
         raise ValueError(f"{text[:20]} is not a whole number")
 
     depth = deepest = 0
-    for bracket in re.findall(rb"[\[\]{}]", re.sub(rb'"(?:[^"\\]|\\.)*+"', b"", raw)):
+    for bracket in re.findall(rb"[\[\]{}]", re.sub(rb'"(?:[^"\\]|\\.)*+"', b"", raw)) if raw.count(b"[") + raw.count(b"{") > 48 else ():
         depth += 1 if bracket in b"[{" else -1
         deepest = max(deepest, depth)
     if deepest > 48:
@@ -97,6 +99,7 @@ def strict(raw):
 
 def canonical(value):
     """RFC 8785 without floats: members in the order of UTF-16, no spaces, shortest escapes."""
+    write = functools.partial(json.dumps, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
     def ordered(v):
         if isinstance(v, dict):
@@ -105,7 +108,8 @@ def canonical(value):
             raise ValueError("a number beyond 2^53 - 1")
         return [ordered(item) for item in v] if isinstance(v, list) else v
 
-    return json.dumps(ordered(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
+    text = write(value, sort_keys=True)  # right for most: what is ASCII has but one order, and a number too long has sixteen digits
+    return (text if text.isascii() and text[:1] in "{[" and not LONG.search(text) else write(ordered(value))).encode("utf-8")
 
 
 def ms(text):

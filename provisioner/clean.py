@@ -29,7 +29,8 @@ _BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0\u034f")  # letters by catego
 
 def clean(text: str, *, limit: int | None = None) -> str:
     """One harmless line. With `limit`, at most that many characters, the last of them an ellipsis if it was cut."""
-    shown = "".join(map(_show, _SEQUENCES.sub("", text)))
+    plain = text.isascii() and text.isprintable()  # which most is: only blank to tilde is both
+    shown = text if plain else "".join(map(_show, _SEQUENCES.sub("", text)))
     return shown if limit is None or len(shown) <= limit else shown[: max(0, limit - 1)] + "…"
 
 

@@ -25,7 +25,7 @@ DEPTH = 48
 _LONGEST = len("2026-11-21T14:02:10.123456Z")
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 _BRACKETS = re.compile(rb"[\[\]{}]")
-_LONG = re.compile(rb"(?:^|[:,\[])-?\d{16}")  # where a number is; beyond 2^53 - 1 it has as many digits
+_LONG = re.compile(rb"[:,\[]-?\d{16}")  # where a number is, in an object or a list; beyond 2^53 - 1 it has as many digits
 _WRITE = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -46,7 +46,8 @@ def dumps(value: Json) -> bytes:
 
 def loads(raw: bytes) -> Json:
     """The value whose canonical bytes these are, or `Malformed`."""
-    if raw.count(b"[") + raw.count(b"{") <= DEPTH and not _LONG.search(raw):
+    plain = raw[:1] in (b"{", b"[") and not _LONG.search(raw)
+    if plain and raw.count(b"[") + raw.count(b"{") <= DEPTH:
         # The usual case, in half the time: what comes out as it went in has one meaning, for of two equal names one is kept.
         try:
             value: Json = _READ.decode(raw.decode("utf-8"))
@@ -56,7 +57,7 @@ def loads(raw: bytes) -> Json:
             pass  # said below, and where
     value = parse(raw, parse_float=_refuse)
     try:
-        again = rfc8785.dumps(value) if _LONG.search(raw) else _written(value)
+        again = _written(value) if plain else rfc8785.dumps(value)
     except ValueError as e:
         raise Malformed(str(e) or "not canonical") from None
     if again != raw:

@@ -23,7 +23,7 @@ from typing import Any
 
 from provisioner.evidence import archive, bundle, sign, verify
 from provisioner.evidence.outcome import Report
-from tests.evidence import mutations, test_archive, test_hostile, test_redact, trail
+from tests.evidence import broken, test_archive, test_hostile, test_redact, trail
 from tests.evidence import test_forgeries as forgeries
 from tests.evidence.bundles import copy, forge, keys, write
 from tests.evidence.journals import LEASE, STORIES
@@ -67,7 +67,7 @@ def good(base: Path) -> Iterator[tuple[str, Path]]:
     (more / "note.txt").write_text("not named in the statement\n")
     yield "good/with-a-file-that-is-not-named", more
     later = copy("normal", base / "later")
-    made = mutations.payload(test_archive.members(later))
+    made = broken.payload(test_archive.members(later))
     made["predicate"].update(schemaMinor=1_000_000, somethingNew=True)
     (later / "statement.dsse.json").write_bytes(sign.sign(made, keys()).raw)
     yield "good/of-a-later-minor-version", later
@@ -103,7 +103,7 @@ def bad(base: Path) -> Iterator[tuple[str, Path]]:
     yield "bad/ssh-signature-of-another", ssh
 
 
-def broken(base: Path, count: int) -> Iterator[tuple[str, Path]]:
+def random_ones(base: Path, count: int) -> Iterator[tuple[str, Path]]:
     """Random ones, of as many sorts as there are: by what was done and by what was found."""
     seen: dict[tuple[str, tuple[str, ...]], int] = {}
     made = 0
@@ -111,8 +111,8 @@ def broken(base: Path, count: int) -> Iterator[tuple[str, Path]]:
         if made == count:
             return
         rng = random.Random(seed)
-        before = mutations.honest(rng.choice(sorted(STORIES)))
-        mutation = rng.choice(mutations.OUTSIDERS if rng.randrange(2) else mutations.OWNERS)
+        before = broken.honest(rng.choice(sorted(STORIES)))
+        mutation = rng.choice(broken.OUTSIDERS if rng.randrange(2) else broken.OWNERS)
         folder = base / str(seed)
         folder.mkdir()
         for name, data in mutation(before, rng).items():
@@ -172,7 +172,7 @@ def main(version: str) -> int:
         made = dict(good(Path(base))) | dict(bad(Path(base)))
         sofar = sum(name.startswith("bad/") for name in made)
         (Path(base) / "broken").mkdir()
-        made |= dict(broken(Path(base) / "broken", BAD - sofar))
+        made |= dict(random_ones(Path(base) / "broken", BAD - sofar))
         bundles = {name: found(verify.verify(path), path) for name, path in sorted(made.items())}
         wrong = [name for name, one in bundles.items() if bool(one["exit"]) != name.startswith("bad/")]
         assert not wrong, wrong
