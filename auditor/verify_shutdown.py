@@ -36,11 +36,9 @@ MIB = 1 << 20
 LIMITS = {"statement.dsse.json": MIB, "signer.pub.json": 4096, "journal.jsonl": 64 * MIB, "results.json": 16 * MIB}
 FILE_LIMIT, MOST_FILES, MOST_RECORDS, MOST_THINGS, LINE_LIMIT = 256 * MIB, 2000, 50_000, 1000, 16 << 10
 OWN = {"statement.dsse.json", "statement.sshsig", "signer.pub.json", "report.md", "report.html"}  # no subject has these names
-PREDICATE = "https://gpulease.dev/attestation/gpu-run-shutdown/v1"
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
+PREDICATE, PAYLOAD_TYPE = "https://gpulease.dev/attestation/gpu-run-shutdown/v1", "application/vnd.in-toto+json"
 EPOCH, MINOR = datetime(1970, 1, 1, tzinfo=UTC), 0
-LONG = re.compile(r"[:,\[]-?\d{16}")
-INSTANT = re.compile(r"(2[01]\d\d)-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?Z", re.ASCII)
+LONG, INSTANT = re.compile(r"[:,\[]-?\d{16}"), re.compile(r"(2[01]\d\d)-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?Z", re.ASCII)
 
 
 class Bad(Exception):  # one finding: its code as in gpulease's docs/proof.md, and words; E0.. and E111 say that we could not look
@@ -85,12 +83,10 @@ def strict(raw):
     def refuse(text):
         raise ValueError(f"{text[:20]} is not a whole number")
 
-    depth = deepest = 0
-    for bracket in re.findall(rb"[\[\]{}]", re.sub(rb'"(?:[^"\\]|\\.)*+"', b"", raw)) if raw.count(b"[") + raw.count(b"{") > 48 else ():
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
-    if deepest > 48:
-        raise ValueError("nested too deeply")
+    if raw.count(b"[") + raw.count(b"{") > 48:  # Python's reader would go as deep as it is told to
+        brackets = re.findall(rb"[\[\]{}]", re.sub(rb'"(?:[^"\\]|\\.)*+"', b"", raw))
+        if max(itertools.accumulate(1 if bracket in b"[{" else -1 for bracket in brackets)) > 48:
+            raise ValueError("nested too deeply")
     value = json.loads(raw.decode("utf-8"), parse_constant=refuse, parse_float=refuse)
     if canonical(value) != raw:  # of two equal keys Python keeps one, so the bytes differ as well
         raise ValueError("not in canonical form")
@@ -116,10 +112,10 @@ def ms(text):
     """Milliseconds since 1970 of an RFC 3339 time with a Z, or None."""
     found = isinstance(text, str) and INSTANT.fullmatch(text)
     try:
-        whole = (datetime(*map(int, found.groups()[:6]), tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1) if found else None
+        whole = datetime(*map(int, found.groups()[:6]), tzinfo=UTC) - EPOCH if found else None
     except ValueError:
         return None
-    return None if whole is None else whole + int((found[7] or "0").ljust(3, "0")[:3])
+    return whole // timedelta(milliseconds=1) + int((found[7] or "0").ljust(3, "0")[:3]) if found else None
 
 
 def rfc3339(at):
@@ -389,12 +385,12 @@ class Told:
         """The whole and empty looks at the end, with nothing of ours asked for or sighted between them."""
         here = str(self.genesis.get("offer", {}).get("region", ""))
         met = {(thing.kind, thing.region) for thing in self.things.values()}
-        said = [(ask.body["class"], ask.body.get("params", {}).get("region") or here) for ask in self.asks]
+        said = ((ask.body["class"], ask.body.get("params", {}).get("region") or here) for ask in self.asks)
         asked = {(kind, where if isinstance(where, str) else "") for kind, where in said}
         needed = met | {pair for pair in asked if pair[1]}
         if self.genesis["provider"] == "aws":  # every kind that a launch can leave behind, in every region of this lease
             regions = {where for _, where in met | asked if where} or {here}
-            needed = {(kind, where) for kind in EC2_KINDS for where in regions} | met
+            needed = {(kind, where) for kind in EC2_KINDS for where in regions} | met | {pair for pair in needed if pair[0] in MAKERS}
         quiet = []
         for entry in self.entries:
             body, kind = entry["body"], entry["kind"]
@@ -447,6 +443,7 @@ def provider_date(entry):
 # 7. STATEMENT
 COMPARED = ("run", "instances", "resources", "sweeps", "settleSeconds", "clean", "verdict", "simulated", "journal")
 NOT_COMPARED = ("cost", "guards", "anchors", "clock", "evaluation", "corroboration", "limits", "producer", "rendererVersion", "schemaMinor")
+MAKERS = ("fleet", "spot-fleet-request")  # these make machines by themselves, so a look that leaves them out is not whole
 EC2_KINDS = ("instance", "volume", "network-interface", "security-group")
 MORE = {"type", "region", "availabilityZone", "imageId", "hostKeySha256", "firstHostKeySha256", "stateReason", "stateTransitionReason"}
 MORE |= {"refusal", "purchase", "stopCause", "launchTime", "requestIds", "gpu"}
@@ -457,32 +454,31 @@ def derived(told):
     genesis, rows, entries, quiet = told.genesis, told.rows, told.entries, told.quiet()
     settings, apart, verdicts = genesis.get("settings"), told.apart(quiet) if len(quiet) >= 2 else 0, rows.get("verdict", [])
     simulated = bool(genesis.get("simulated")) or (isinstance(settings, dict) and bool(settings.get("endpoint")))
-    lost = told.unanswered or genesis.get("elsewhere")
-    needed = 0 if simulated else {"aws": 300, "static": 5}.get(genesis["provider"], 1) if lost else 1
-    twice = len(quiet) >= 2 and apart >= needed  # two whole and empty looks, far enough apart for what is late to show
+    settle = {"aws": 300, "static": 5}.get(genesis["provider"], 1) if told.unanswered or genesis.get("elsewhere") else 1
+    twice = len(quiet) >= 2 and apart >= (0 if simulated else settle)  # two whole and empty looks; what is late had time to show
     waited = twice and all(ask.seq < quiet[0]["seq"] for ask in told.unanswered)
     verdict = verdicts[-1]["body"]["verdict"] if verdicts else "unproven"
     gone = all(thing.final(quiet) in ("deleted", "absent") for thing in told.things.values())
-    known = not genesis.get("rebuilt") and not genesis.get("elsewhere")
-    open_ = {"final": "absent" if waited else "unknown"}
-    lost_rows = [{"class": ask.body["class"], "createIntentSeq": ask.seq, "firstSeq": ask.seq} | open_ for ask in told.unanswered]
-    made = {id(thing.ask): thing for thing in told.things.values() if thing.kind == "instance" and thing.ask is not None}
-    machines = [(ask, made.get(id(ask))) for ask in told.asks if ask.body["class"] == "instance"]
-    machines += [(None, thing) for thing in told.things.values() if thing.kind == "instance" and thing.ask is None]
+    lost = [{"class": ask.body["class"], "createIntentSeq": ask.seq, "firstSeq": ask.seq} for ask in told.unanswered]
+    seen = [thing for thing in told.things.values() if thing.kind == "instance"]
+    made = {id(thing.ask): thing for thing in reversed(seen) if thing.ask is not None}
+    machines = [(ask, made.get(id(ask))) for ask in told.asks if ask.body["class"] in ("instance", "fleet")]
+    machines += [(thing.ask, thing) for thing in seen if thing.ask is None or made[id(thing.ask)] is not thing]
     run = {"id": genesis["lease"], "provider": genesis["provider"]} | told.moment(entries[0], "startedAt")
     run |= {name: genesis[name] for name in ("budgetMicroUsd", "maxRunSeconds", "deadline") if name in genesis}
     run |= told.moment(verdicts[-1], "endedAt") if verdicts else {}
     run |= {"outcome": rows["outcome"][-1]["body"]["outcome"]} if "outcome" in rows else {}
-    profile = {name: said for name, said in genesis.get("profile", {}).items() if name in ("name", "sha256")}
-    run |= {"profile": profile} if profile else {}
+    run |= {"profile": {n: said for n, said in genesis["profile"].items() if n in ("name", "sha256")}} if "profile" in genesis else {}
     torn = [{"seq": e["seq"], "sha256": e["body"]["tornSha256"]} for e in rows.get("recovered", []) if "tornSha256" in e["body"]]
     return {
         "run": run,
         "instances": [told.machine(ask, thing) for ask, thing in machines],
-        "resources": [thing.row(quiet) for thing in told.things.values()] + lost_rows,
+        "resources": [thing.row(quiet) for thing in told.things.values()]
+        + [row | {"final": "absent" if waited else "unknown"} for row in lost],
         "sweeps": [told.look(entry) for entry in rows.get("sweep", [])[-24:]],
         "settleSeconds": apart,
-        "clean": bool(verdict == "released" and twice and (waited or not told.unanswered) and gone and known),
+        "clean": bool(verdict == "released" and twice and (waited or not told.unanswered) and gone)
+        and not (genesis.get("rebuilt") or genesis.get("elsewhere")),  # what it had asked for before is not known here
         "verdict": verdict,
         "simulated": simulated,
         "journal": {"records": len(entries), "head": hashlib.sha256(canonical(entries[-1]) + b"\n").hexdigest(), "tornTails": torn}
@@ -591,12 +587,12 @@ def main(argv):
     gone = "everything seen gone, twice" if predicate["clean"] else "NOT everything seen gone, twice"
     print(f"{predicate['run']['id']}: verdict {predicate['verdict']}; {gone}.")
     for one in predicate["instances"]:
-        stop, end = one.get("terminateAcceptedAt", "never"), one.get("terminatedFirstSeenAt", "never")
-        print(f"  {plain(one.get('id', 'a launch without an id'))}: stop accepted {stop}, seen terminated {end}")
+        ends = f"stop accepted {one.get('terminateAcceptedAt', 'never')}, seen terminated {one.get('terminatedFirstSeenAt', 'never')}"
+        print(f"  {plain(one.get('id', 'a launch without an id'))}: {ends}")
     for one in predicate["resources"]:
         print(f"  {plain(one['class'])} {plain(one.get('id', '(answer lost)'))}: {one['final']}")
     print(f"NOT SHOWN  that the program which wrote the journal told the truth; {plain(', '.join(map(str, predicate['limits'])))}.")
-    print(f"NOT JUDGED HERE  {', '.join(NOT_COMPARED)}; whose key it is.")
+    print(f"NOT JUDGED HERE  {', '.join((*NOT_COMPARED, *sorted(MORE)))}; reports, ssh signature, timestamp, aws/; whose key it is.")
     return 0
 
 

@@ -73,9 +73,9 @@ def regions(predicate: Mapping[str, Any]) -> list[str]:
 def _span(predicate: Mapping[str, Any]) -> tuple[int, int]:
     """From the beginning of the run to the last that AWS was shown of it."""
     run = predicate["run"]
-    times = [run["startedAt"], run.get("endedAt"), *(anchor.get("at") for anchor in predicate["anchors"])]
+    times = [run.get("startedAt"), run.get("endedAt"), *(anchor.get("at") for anchor in predicate["anchors"])]
     known = [ms for ms in map(milliseconds, times) if ms is not None]
-    return known[0], max(known)
+    return known[0] if known else 0, max(known, default=0)  # a stranger's statement need not say when
 
 
 def _machines(history: History) -> list[Thing]:

@@ -18,9 +18,9 @@ from typing import Any
 
 from provisioner.evidence import archive, canonical, chain, page, render, sign, statement
 from provisioner.evidence.history import Nonsense
-from tests.evidence import trail
+from tests.evidence import test_scheduled, trail
 from tests.evidence.bundles import files_of, keys, state
-from tests.evidence.journals import LEASE, PRODUCER, STORIES
+from tests.evidence.journals import FILES, INST, LEASE, PRODUCER, STORIES
 from tests.evidence.tape import Tape
 
 Members = dict[str, bytes]
@@ -54,9 +54,29 @@ def beside(tier: str) -> Tape:
     return tape
 
 
-TALES: dict[str, Callable[[], Tape]] = STORIES | {
-    tier: functools.partial(beside, tier) for tier in ("identified", "recorded", "corroborated")
-}
+def fleet() -> Tape:
+    tape = Tape()
+    test_scheduled.through_a_fleet(tape)
+    tape.run()
+    tape.remove("fleet", test_scheduled.FLEET)
+    tape.observe("instance", INST, "gone", "terminated", stateReason="Client.UserInitiatedShutdown")
+    return test_scheduled.fleet_gone(tape).end(files=FILES)
+
+
+def scheduled() -> Tape:
+    tape = Tape().genesis().launch()
+    tape.done(tape.intent("schedule"), test_scheduled.NAME, "asked for", "coming")
+    test_scheduled.armed(tape)
+    tape.wait(400)
+    tape.remove("schedule", test_scheduled.NAME)
+    return test_scheduled.ended(tape).end("guard-fired", {})
+
+
+TALES: dict[str, Callable[[], Tape]] = (
+    STORIES
+    | {"fleet": fleet, "scheduled": scheduled}
+    | {tier: functools.partial(beside, tier) for tier in ("identified", "recorded", "corroborated")}
+)
 
 
 @functools.cache

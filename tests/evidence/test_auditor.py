@@ -22,8 +22,9 @@ from provisioner.evidence import bundle, verify
 from provisioner.evidence.messages import UNREADABLE
 from provisioner.evidence.outcome import Report
 from tests.evidence import test_forgeries as forgeries
-from tests.evidence.bundles import copy, forge
-from tests.evidence.journals import STORIES
+from tests.evidence import test_scheduled as scheduled
+from tests.evidence.bundles import copy, forge, write
+from tests.evidence.journals import INST, STORIES, Tape
 
 SCRIPT = Path(__file__).parents[2] / "auditor" / "verify_shutdown.py"
 
@@ -74,6 +75,20 @@ def test_it_is_short_stands_alone_and_imports_the_standard_library_only() -> Non
 @pytest.mark.parametrize("story", STORIES)
 def test_every_honest_story_is_taken_by_both(story: str, tmp_path: Path) -> None:
     assert agree(copy(story, tmp_path / "b")) == (0, 0)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_machine_that_a_fleet_made_is_told_of_by_both_and_a_look_without_fleets_is_none(listed: bool, tmp_path: Path) -> None:
+    tape = Tape()
+    scheduled.through_a_fleet(tape)
+    tape.remove("fleet", scheduled.FLEET)
+    for kind in ("g6.xlarge", "g6.2xlarge"):
+        tape.observe("instance", f"{INST[:-1]}{len(kind) % 10}", "gone", "terminated", type=kind)
+    tape.observe("instance", INST, "gone", "terminated")
+    made = (scheduled.fleet_gone(tape) if listed else tape.quiet().verdict()).end(files={})
+    folder = write(tmp_path / "b", made)
+    assert agree(folder) == (0, 0)
+    assert auditor.check(str(folder))[1]["clean"] is listed
 
 
 @pytest.mark.parametrize("name", forgeries.STATEMENTS)

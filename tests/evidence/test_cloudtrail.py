@@ -289,3 +289,19 @@ def test_public_keys_are_read_as_the_aws_command_prints_them() -> None:
     for wrong in (b"", b"[]", b'{"PublicKeyList":[{}]}', b'{"PublicKeyList":[{"Value":"?"}]}'):
         with pytest.raises(ValueError, match="list-public-keys"):
             digests.keys_of(wrong)
+
+
+def test_a_statement_that_does_not_say_when_it_began_is_refused_and_nothing_falls_over(tmp_path: Path) -> None:
+    """Found by a mutation: the span of the digests was taken from a field that a statement may lack."""
+    tape = rehearsed()
+    recorded = events(tape)
+    tape.aws |= copied(recorded) | logged(recorded, HOURS)
+    for gone in (("startedAt",), ("startedAt", "endedAt")):
+        made = state(tape)
+        for name in gone:
+            del made["predicate"]["run"][name]
+        made["predicate"]["anchors"] = []
+        folder = write(tmp_path / gone[-1], tape)
+        (folder / "statement.dsse.json").write_bytes(sign.sign(made, keys()).raw)
+        report = verify.verify(folder)
+        assert report.exit == 1 and "E301" in {p.code for p in report.problems}
