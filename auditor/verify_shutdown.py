@@ -35,7 +35,7 @@ NAME = re.compile(r"(?:aws/(?:[A-Za-z0-9][A-Za-z0-9._-]{0,99}/){0,3})?[A-Za-z0-9
 MIB = 1 << 20
 LIMITS = {"statement.dsse.json": MIB, "signer.pub.json": 4096, "journal.jsonl": 64 * MIB, "results.json": 16 * MIB}
 FILE_LIMIT, MOST_FILES, MOST_RECORDS, MOST_THINGS, LINE_LIMIT = 256 * MIB, 2000, 50_000, 1000, 16 << 10
-OWN = {"statement.dsse.json", "statement.sshsig", "signer.pub.json", "report.md", "report.html"}  # no subject has these names
+OWN = "statement.dsse.json statement.sshsig statement.tsr signer.pub.json report.md report.html bill.dsse.json aws/billing.json"
 PREDICATE, PAYLOAD_TYPE = "https://gpulease.dev/attestation/gpu-run-shutdown/v1", "application/vnd.in-toto+json"
 EPOCH, MINOR = datetime(1970, 1, 1, tzinfo=UTC), 0
 LONG, INSTANT = re.compile(r"[:,\[]-?\d{16}"), re.compile(r"(2[01]\d\d)-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?Z", re.ASCII)
@@ -536,7 +536,7 @@ def shaped(payload):
         raise Bad("E111", f"the statement is of version {newer[1]}, which this script is too old for")
     fits(statement, "statement", "$")
     names, predicate = [subject["name"] for subject in statement["subject"]], statement["predicate"]
-    own = names[:1] != ["journal.jsonl"] or len(set(names)) != len(names) or set(names) & OWN
+    own = names[:1] != ["journal.jsonl"] or len(set(names)) != len(names) or set(names) & {*OWN.split()}
     if statement["_type"] != "https://in-toto.io/Statement/v1" or statement["predicateType"] != PREDICATE or own:
         raise Bad("E110", "it is no in-toto statement of a shutdown whose first subject is the journal")
     wrong = set(predicate) ^ {*COMPARED, *NOT_COMPARED} if predicate["schemaMinor"] == MINOR else set()

@@ -17,6 +17,9 @@ def export(
     sign_ssh: Annotated[
         str | None, typer.Option("--sign-ssh", help="Also sign with this ssh key; `agent` takes the agent's first.", metavar="KEY")
     ] = None,
+    timestamp: Annotated[
+        str | None, typer.Option("--timestamp", help="Also have it dated by this RFC 3161 authority, over the network.", metavar="URL")
+    ] = None,
     redact: Annotated[bool, typer.Option("--redact", help="A copy without account, ARN, addresses and names; costs the tiers.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -32,5 +35,5 @@ def export(
     from provisioner.handing_over import export_proof
 
     with ending(as_json):
-        record, text = export_proof(lease, to, sign_ssh, redact=redact)
+        record, text = export_proof(lease, to, sign_ssh, redact=redact, authority=timestamp)
         leave(0, record if as_json else text)

@@ -68,6 +68,9 @@ def verify(
         Path | None, typer.Option("--cloudtrail-keys", help="AWS's keys: what `aws cloudtrail list-public-keys` printed.", metavar="FILE")
     ] = None,
     online: Annotated[bool, typer.Option("--online", help="Fetch AWS's keys with your own AWS login instead.")] = False,
+    tsa_cert: Annotated[
+        list[Path] | None, typer.Option("--tsa-cert", help="Believe timestamps under this root certificate (PEM).", metavar="FILE")
+    ] = None,
     aws_profile: AwsProfile = None,
     as_json: Json = False,
 ) -> None:
@@ -79,5 +82,7 @@ def verify(
     from provisioner.commands import verify_proof
 
     with ending(as_json, usage=3):
-        code, record, text = verify_proof(path, require, allowed_signers, iid_cert or [], cloudtrail_keys, online, aws_profile)
+        code, record, text = verify_proof(
+            path, require, allowed_signers, iid_cert or [], cloudtrail_keys, online, aws_profile, tsa_cert or []
+        )
         leave(code, record if as_json else text)

@@ -306,6 +306,7 @@ def verify_proof(
     cloudtrail_keys: Path | None = None,
     online: bool = False,
     aws_profile: str | None = None,
+    authorities: Sequence[Path] = (),
 ) -> Coded:
     from provisioner.evidence import digests, sshsig, verify
 
@@ -317,12 +318,13 @@ def verify_proof(
 
     signers = given(allowed_signers, "it says whose signature is accepted", lambda raw: sshsig.signers(raw.decode("utf-8")))
     keys = given(cloudtrail_keys, "it holds the keys that AWS signs CloudTrail's digests with", digests.keys_of) or []
+    roots = [given(file, "it is the root of a time-stamping authority", _pems) for file in authorities]
     pems = [given(file, "it is the certificate of an identity document", _pem) for file in certificates]
     if online:
         from provisioner.corroborate import public_keys
 
         keys = [*keys, *public_keys(verify.verify(path).predicate, aws_profile)]
-    report = verify.verify(path, require=require, signers=signers, certificates=pems, cloudtrail_keys=keys)
+    report = verify.verify(path, require=require, signers=signers, certificates=pems, cloudtrail_keys=keys, authorities=roots)
     return report.exit, report.json(), report.text()
 
 
@@ -330,6 +332,13 @@ def _pem(raw: bytes) -> bytes:
     from cryptography import x509
 
     x509.load_pem_x509_certificate(raw)
+    return raw
+
+
+def _pems(raw: bytes) -> bytes:
+    from provisioner.evidence import timestamp
+
+    timestamp.pems(raw)
     return raw
 
 

@@ -20,9 +20,11 @@ from provisioner.errors import RefusedError, RunError
 from provisioner.ledger import LeaseFolder, private, root
 
 
-def export_proof(name: str | None, to: Path | None, ssh_key: str | None = None, *, redact: bool = False) -> tuple[dict[str, Any], str]:
+def export_proof(
+    name: str | None, to: Path | None, ssh_key: str | None = None, *, redact: bool = False, authority: str | None = None
+) -> tuple[dict[str, Any], str]:
     """Where it was written, as a record and in words."""
-    from provisioner.evidence import archive, bundle, canonical, paper, sign, sshsig, verify
+    from provisioner.evidence import archive, bundle, canonical, paper, sign, sshsig, timestamp, verify
 
     folder = newest(name)
     if not folder.evidence.is_dir():
@@ -48,6 +50,8 @@ def export_proof(name: str | None, to: Path | None, ssh_key: str | None = None, 
         payload, _ = sign.opened(members["statement.dsse.json"], members["signer.pub.json"])
         members["statement.sshsig"] = _signed_by_ssh(sign.pae(payload), ssh_key)
         sshsig.checked(members["statement.sshsig"], sign.pae(payload))
+    if authority is not None:
+        members[timestamp.FILE] = timestamp.fetched(authority, members["statement.dsse.json"])
     data = archive.packed(members, folder.evidence.name)
     if path.suffix == ".pdf":
         stated = canonical.loads(sign.opened(members["statement.dsse.json"], members["signer.pub.json"])[0])

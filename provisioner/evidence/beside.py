@@ -1,4 +1,4 @@
-"""The layers about what lies beside the client's own word: identity documents, CloudTrail's material, the bill.
+"""The layers about what lies beside the client's own word: identity documents, CloudTrail's material, the bill, a timestamp.
 
 Each says that it was not run where there is nothing of its kind, fails on what contradicts the statement, and otherwise adds
 the tier that its material shows. What cannot be checked here (no certificate, no key) is a warning and no failure.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from provisioner.evidence import bill as bills
 from provisioner.evidence import identified, recorded, sign, tiers
+from provisioner.evidence import timestamp as timestamps
 from provisioner.evidence.canonical import Malformed, loads
 from provisioner.evidence.cloudtrail import FOLDER
 from provisioner.evidence.compare import different, dotted
@@ -70,3 +71,27 @@ def bill(work: Work) -> None:
         raise Failed(problem("E403", field=dotted(path), a=a, b=b))
     work.report.bill = derived["predicate"]
     work.report.shown.add("billed")
+
+
+def timestamp(work: Work) -> None:
+    if timestamps.FILE not in work.folder.names:
+        raise Skipped("there is no timestamp")
+    if "statement.dsse.json" not in work.raw:
+        raise Skipped("there is no statement that it could be of")
+    token = work.folder.read(timestamps.FILE, timestamps.LIMIT)
+    try:
+        if not work.authorities:
+            timestamps.about(token, work.raw["statement.dsse.json"])
+            raise Unjudged("no certificate of the authority was given. Pass --tsa-cert with its root")
+        work.report.stamp = timestamps.checked(token, work.raw["statement.dsse.json"], work.authorities)
+    except timestamps.Foreign as e:
+        raise Failed(problem("E107", why=str(e))) from None
+    except timestamps.Unvouched as e:
+        raise Failed(problem("E108", why=str(e))) from None
+    except (timestamps.Missing, Unjudged) as e:
+        work.report.warnings.append(problem("W107", why=str(e)))
+        raise Skipped("it is not judged") from None
+
+
+class Unjudged(Exception):
+    """There is one, and nothing to hold it against."""

@@ -25,6 +25,8 @@ TEMPLATES = {
     "E104": "payload type {t} is not one this version understands ({list}).",
     "E105": "ssh signature: {principal} was not allowed to sign at {time} (valid {from_} to {to}).",
     "E106": "ssh signature: {why}. statement.sshsig does not belong to this statement.",
+    "E107": "timestamp: {why}. statement.tsr does not belong to this statement.",
+    "E108": "timestamp: not by an authority that you trust: {why}. The statement may still be genuine; nobody you named dates it.",
     "E110": "schema: {jsonpath}: {why}.",
     "E111": "predicate {uri} is newer than this verifier. Install gpulease >= {v}.",
     "E120": "{file}: sha256 is {got}, the statement says {want}. The file was changed or swapped.",
@@ -53,6 +55,7 @@ TEMPLATES = {
     "E605": "AWS recorded journal head {h} at {time} (request {id}). This journal has no such head: it was rewritten after that call.",
     "E606": "CloudTrail shows {event} creating {id} by this run, and the journal does not mention it.",
     "E701": "{file} is not what this statement renders to. Read the statement, not the report.",
+    "W107": "timestamp: not judged: {why}.",
     "W201": "journal: {n} torn line(s) repaired after a crash at {time}. Normal after power loss or kill.",
     "W504": "identity document: not identified: no AWS certificate for {region} here (certificates of {date}). "
     "Pass --iid-cert with the one from {url}.",
@@ -67,7 +70,7 @@ TEMPLATES = {
 UNREADABLE = frozenset({"E001", "E002", "E003", "E111"})
 """These say that we could not look, not that something is wrong: exit 3."""
 
-UNTRUSTED = frozenset({"E102", "E105"})
+UNTRUSTED = frozenset({"E102", "E105", "E108"})
 """Intact, but not vouched for as asked: exit 2."""
 
 

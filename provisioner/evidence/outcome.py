@@ -7,6 +7,7 @@ from typing import Any
 
 from provisioner.evidence import tiers
 from provisioner.evidence.messages import UNREADABLE, UNTRUSTED, Problem
+from provisioner.evidence.timestamp import Stamp
 from provisioner.model import Json
 
 
@@ -31,6 +32,7 @@ class Report:
     vouched: str = ""  # by whom: a principal of the allowed signers, or the trusted key's id
     ssh: str = ""  # the fingerprint of the key in statement.sshsig
     not_covered: list[str] = field(default_factory=list)
+    stamp: Stamp | None = None  # by when it existed, where an authority says so that whoever verifies trusts
     shown: set[str] = field(default_factory=set)  # the tiers above the first whose own material held
     bill: dict[str, Any] | None = None  # the second statement's predicate, when it holds
 

@@ -7,6 +7,7 @@ here, that too. SIMULATED comes before everything else, because a rehearsal's pr
 from __future__ import annotations
 
 from provisioner.evidence import bill, tiers, words
+from provisioner.evidence.canonical import rfc3339
 from provisioner.evidence.messages import UNREADABLE, UNTRUSTED
 from provisioner.evidence.outcome import Report
 from provisioner.evidence.tiers import NAMES
@@ -42,6 +43,7 @@ def document(report: Report) -> dict[str, Json]:
         "vouched": bool(report.vouched),
         "signer": words.text(report.vouched),
         "sshKey": report.ssh,
+        "timestamp": None if report.stamp is None else {"at": rfc3339(report.stamp.at), "by": report.stamp.by},
         "layers": [{"name": layer.name, "state": layer.state} | ({"why": layer.why} if layer.why else {}) for layer in report.layers],
         "problems": [p.json() for p in report.problems],
         "warnings": [p.json() for p in report.warnings],
@@ -80,12 +82,14 @@ def _verdict(report: Report) -> list[str]:
     by = f"vouched for as {words.text(report.vouched)}." if report.vouched else "which nobody you named vouches for."
     signer = f"Signed with {key}, {by}"
     billed = [] if report.bill is None else [bill.sentence(report.bill)]
-    return [f"{mark}{_reached(report)}. {first}", *rest, *billed, signer]
+    dated = [] if report.stamp is None else [report.stamp.sentence]
+    return [f"{mark}{_reached(report)}. {first}", *rest, *billed, signer, *dated]
 
 
 def _reached(report: Report) -> str:
     if report.problems:
-        return "intact, and signed with a key that you do not trust"
+        undated = all(p.code == "E108" for p in report.problems)
+        return "intact, and dated by nobody whom you trust" if undated else "intact, and signed with a key that you do not trust"
     assert report.predicate is not None
     said = NAMES[report.tier]
     if not tiers.reaches(report.tier, report.require):

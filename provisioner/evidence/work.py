@@ -34,6 +34,7 @@ class Work:
     aws: dict[str, bytes] = field(default_factory=dict)
     certificates: Sequence[bytes] = ()
     cloudtrail_keys: Sequence[bytes] = ()
+    authorities: Sequence[bytes] = ()
 
 
 class Failed(Exception):

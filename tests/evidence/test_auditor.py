@@ -163,6 +163,10 @@ def test_it_runs_by_itself_with_openssl_where_there_is_no_cryptography(tmp_path:
     assert done.returncode == 1 and "E10" in done.stdout
 
 
+def test_both_know_the_same_names_that_no_subject_may_have() -> None:
+    assert set(auditor.OWN.split()) == verify.OWN
+
+
 def test_the_bundle_names_it_by_hash_in_a_file_that_is_signed(tmp_path: Path) -> None:
     assert hashlib.sha256(SCRIPT.read_bytes()).hexdigest() in bundle.readme("r-1").decode()
     from tests.evidence.bundles import keys
