@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 
@@ -181,8 +182,10 @@ def test_a_line_and_a_file_have_bounds() -> None:
 
 
 @pytest.mark.parametrize(("story", "step"), [("unproven_open_intent", 7), pytest.param("normal", 3, marks=pytest.mark.slow)])
-def test_no_flipped_bit_is_read_as_another_journal(story: str, step: int) -> None:
+def test_no_flipped_bit_is_read_as_another_journal(story: str, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The chain breaks, or only the last record changed and the file's digest tells."""
+    # What a line says depends on nothing but its bytes, place and forerunner: those before the flip need to be read only once.
+    monkeypatch.setattr(chain, "_entry", functools.cache(chain._entry))
     data = STORIES[story]().bytes
     want = chain.read(data)
     for bit in range(0, len(data) * 8, step):
