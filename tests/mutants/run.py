@@ -4,9 +4,9 @@
 
 A stable process has the libraries loaded and forks for each mutant, so that one costs a second and not five. In the fork
 the copy comes first, as it does on PYTHONPATH for the processes that the tests start (`python -P -m …`). Where a mutant's
-file runs in the simulation, histories are played first, and the number of the one that went wrong is said; else, or when
-none did, the tests that the table names are run. Only a test that ran and failed is a kill: a copy that cannot be imported,
-or a selection that selects nothing, is an error of the table.
+file runs in the simulation, some histories are played first, and the number of the one that went wrong is said; else, or when
+none did, the tests that the table names are run, and after them all the histories. Only a test that ran and failed is a kill: a
+copy that cannot be imported, or a selection that selects nothing, is an error of the table.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from tests.mutants.mutants import MUTANTS, Mutant
 ROOT = Path(__file__).parents[2]
 NEEDED = ("provisioner", "cost", "profiles", "playbooks", "auditor", "tests", "pyproject.toml")
 SIMULATED = ("journal", "holdings", "lease", "ledger", "watchdog", "reap", "launching", "providers/aws_errors", "providers/aws_schedule")
+FIRST, MOST = 60, 800
+"""So many histories before any test, which show nearly all that any of them shows; and so many after the tests."""
 LONGEST_S = 60
 ALL_S = 800  # for all tests that the table names, without a mutant
 FAILED = 1
@@ -69,11 +71,15 @@ def fate(mutant: Mutant, root: Path) -> Fate:
     began = time.monotonic()
     _write(path, mutant.broken(whole))
     try:
-        if mutant.file.removeprefix("provisioner/").removesuffix(".py") in SIMULATED:
-            code, said = _forked(root, _hunt)
-            if code == FAILED:
-                return Fate(True, said.strip().splitlines()[-1], time.monotonic() - began)
+        simulated = mutant.file.removeprefix("provisioner/").removesuffix(".py") in SIMULATED
+        code, said = _forked(root, lambda: _hunt(FIRST)) if simulated else (0, "")
+        if code == FAILED:
+            return Fate(True, said.strip().splitlines()[-1], time.monotonic() - began)
         code, said = pytest_in(root, mutant.tests)
+        if simulated and code == 0:
+            hunted, found = _forked(root, lambda: _hunt(MOST))
+            if hunted == FAILED:
+                return Fate(True, found.strip().splitlines()[-1], time.monotonic() - began)
     finally:
         _write(path, whole)
     if code not in (0, FAILED):
@@ -104,10 +110,10 @@ def pytest_in(root: Path, tests: Sequence[str], longest_s: int = 3 * LONGEST_S) 
     return _forked(root, run, longest_s)
 
 
-def _hunt() -> int:
+def _hunt(most: int) -> int:
     from tests.sim.hunt import hunt
 
-    found = hunt()
+    found = hunt(most)
     if found is not None:
         print(f"history {found[0]} of the simulation: {' '.join(found[1].split())[:110]}")
     return FAILED if found else 0
