@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -79,11 +81,30 @@ def test_stop_ends_everything_and_can_be_said_twice(start: Start, tmp_path: Path
     rehearsal.stop()
 
 
+@contextlib.contextmanager
+def _kept_awake(rehearsal: Rehearsal) -> Iterator[None]:
+    """Asked again and again: on a busy computer, loading boto3 takes longer than a cloud that is to end soon stays."""
+    enough = threading.Event()
+
+    def ask() -> None:
+        while not enough.wait(0.05):
+            rehearsal.truth()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        asking.join()
+
+
 def test_it_ends_by_itself_when_idle_but_not_while_a_machine_lives(start: Start, tmp_path: Path) -> None:
-    rehearsal = start(idle_exit=0.3)
-    cloud = Cloud(rehearsal, tmp_path / "state0")
-    instance = cloud.launch()
-    time.sleep(0.5)
+    rehearsal = start(idle_exit=1.0)
+    with _kept_awake(rehearsal):
+        cloud = Cloud(rehearsal, tmp_path / "state0")
+        instance = cloud.launch()
+    time.sleep(1.5)
     assert cloud.describe(instance)["State"]["Name"] == "running"
     cloud.ec2.terminate_instances(InstanceIds=[instance])
     wait_for(lambda: os.waitpid(rehearsal.pid, os.WNOHANG)[0] == rehearsal.pid)
@@ -165,10 +186,13 @@ def test_it_costs_next_to_nothing_when_idle(cloud: Cloud) -> None:
         fields = Path(f"/proc/{cloud.rehearsal.pid}/stat").read_text().rsplit(") ", 1)[1].split()
         return int(fields[11]) + int(fields[12])
 
-    time.sleep(0.1)
-    before = ticks()
-    time.sleep(0.6)
-    assert ticks() - before <= 3  # of 60
+    def quiet() -> bool:
+        before = ticks()
+        time.sleep(0.6)
+        return ticks() - before <= 3  # of 60
+
+    # On a busy computer what the launch began is done late. Whoever turns in circles has no quiet moment at all.
+    assert any(quiet() for _ in range(20))
 
 
 def test_a_port_that_is_taken_is_an_error_that_says_so(start: Start, cloud: Cloud) -> None:
