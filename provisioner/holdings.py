@@ -25,7 +25,8 @@ class Holdings:
     intents: dict[int, str] = field(default_factory=dict)  # seq of an unanswered create -> its token
     kinds: set[str] = field(default_factory=set)  # what was ever asked for or met: these must be listed before "nothing is left"
     resources: dict[str, Resource] = field(default_factory=dict)
-    unfilled: set[str] = field(default_factory=set)  # tokens of what makes machines, and of which no machine was seen
+    unfilled: set[str] = field(default_factory=set)  # tokens of what makes machines, and may have made one that was not seen
+    making: dict[str, str] = field(default_factory=dict)  # token -> id of what makes machines, until its removal was answered
     unshown: dict[str, float] = field(default_factory=dict)  # created, but not yet shown when asked about: id -> when created
     born: dict[str, tuple[float, int | None]] = field(default_factory=dict)  # made by us: id -> when, by the wall and by the other clock
     born_with: dict[str, str] = field(default_factory=dict)  # what came with a machine: id -> that machine's id
@@ -54,23 +55,30 @@ def holdings(entries: Sequence[Entry], held: Holdings | None = None) -> Holdings
                 held.asked, held.verdict = True, None
                 if body["class"] in MAKES_MACHINES:
                     held.unfilled.add(body["token"])
+                    held.making[body["token"]] = ""
             case "failed", "create":
-                held.unfilled.discard(held.intents.pop(body["intentSeq"], ""))
+                token = held.intents.pop(body["intentSeq"], "")
+                held.unfilled.discard(token)
+                held.making.pop(token, None)
             case "done", "create":
                 held.intents.pop(body["intentSeq"], None)
                 held.resources[body["id"]] = resource_of(body)
                 held.unshown[body["id"]] = instant(entry["at"]["wall"])
                 held.born[body["id"]] = (instant(entry["at"]["wall"]), held.monotonic_ms)
                 held.unended.update([body["id"]] if body["billed"] else [])
+                if body["class"] in MAKES_MACHINES:
+                    held.making[str(body["token"])] = body["id"]
             case "observe", _:
                 resource = resource_of(body)
                 held.unshown.pop(resource.id, None)
+                new = resource.id not in held.resources
                 held.resources[resource.id] = resource
                 held.kinds.add(resource.kind)
                 if resource.facts.get("instance"):
                     held.born_with.setdefault(resource.id, resource.facts["instance"])
-                if resource.kind not in MAKES_MACHINES and resource.token in held.unfilled:
+                if new and resource.kind not in MAKES_MACHINES and resource.token in held.unfilled:
                     held.unfilled.discard(resource.token)
+                    held.born.setdefault(resource.id, (instant(entry["at"]["wall"]), held.monotonic_ms))
                     held.unended.add(resource.id)
                 if resource.phase is not Phase.GONE:
                     held.verdict = None  # an older "released" cannot speak of what was seen after it
@@ -79,10 +87,15 @@ def holdings(entries: Sequence[Entry], held: Holdings | None = None) -> Holdings
                     del held.intents[seq]
                     held.born.setdefault(resource.id, (instant(entry["at"]["wall"]), held.monotonic_ms))  # its answer was lost
                     held.unended.add(resource.id)
+                if resource.kind in MAKES_MACHINES and resource.token in held.making:
+                    held.making[resource.token] = resource.id
+                elif resource.token in held.making and resource.phase in (Phase.LEAVING, Phase.GONE):
+                    held.unfilled.add(resource.token)  # its machine went before it did: another may be on its way
                 if resource.phase is Phase.LEAVING or (resource.phase is Phase.GONE and resource.state != NOT_FOUND):
                     held.unended.discard(resource.id)
             case "done", "remove":
                 held.removed.update([] if body.get("state") else [body["id"]])  # a state says "on its way", or "I know of none"
+                held.making = {token: id for token, id in held.making.items() if id != body["id"]}
             case "verdict", _:
                 held.verdict = Verdict(body["verdict"])
     return held

@@ -57,3 +57,34 @@ def test_a_disk_is_as_old_as_the_machine_that_it_came_with() -> None:
 
 def test_a_journal_without_that_clock_goes_by_the_wall() -> None:
     assert age(holdings(made(None)), "i-1", BORN + 40) == 40.0
+
+
+def fleet(*, phase: str = "here", state: str = "active") -> dict[str, Any]:
+    return {**thing("fleet", "fleet-1"), "phase": phase, "state": state}
+
+
+def filled(*then: tuple[str, dict[str, Any]]) -> set[str]:
+    """Of a fleet that made a machine: the tokens of what may have made one that nobody saw, after these further lines."""
+    lines: list[tuple[str, dict[str, Any]]] = [
+        ("intent", {"op": "create", "token": "t", "class": "fleet"}),
+        ("done", {"op": "create", "intentSeq": 0, **fleet()}),
+        ("observe", thing("instance", "i-1")),
+        *then,
+    ]
+    return holdings([entry(n, BORN + n, 500.0 + n, kind, **body) for n, (kind, body) in enumerate(lines)]).unfilled
+
+
+WENT = ("observe", {**thing("instance", "i-1"), "phase": "leaving", "state": "shutting-down"})
+GONE = ("observe", {**thing("instance", "i-1"), "phase": "gone", "state": "terminated"})
+ASKED = ("done", {"op": "remove", "class": "fleet", "id": "fleet-1", "state": "deleted-terminating"})
+
+
+def test_a_fleet_whose_machine_went_before_it_may_have_another_on_its_way() -> None:
+    assert filled() == set()
+    assert filled(WENT) == filled(GONE) == {"t"}
+    assert filled(WENT, ASKED, GONE) == {"t"}, "the old one's end says nothing of another"
+    assert filled(WENT, ASKED, GONE, ("observe", thing("instance", "i-2"))) == set()
+
+
+def test_one_that_was_asked_to_go_first_took_its_machine_with_it() -> None:
+    assert filled(ASKED, WENT, GONE) == set()

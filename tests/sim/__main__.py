@@ -1,6 +1,6 @@
 """Play a million histories, over all cores, and say what was exercised and what was found.
 
-    python -m tests.sim [N] [--level core|aws] [--workers W] [--state FILE]     N random histories of each ten: nine core, one aws
+    python -m tests.sim [N] [--level core|fleets|aws] [--workers W] [--state FILE]   N at random: of ten, eight core, one fleets, one aws
     python -m tests.sim --exhaustive 1|2 [--level …]                            every crash point of every scenario; every pair
     python -m tests.sim --seed N --level LEVEL                                  one history, told in full
 
@@ -11,6 +11,7 @@ is printed with the shortest script that does the same.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import os
@@ -27,10 +28,10 @@ from tests.sim.faults import CLASSES, fits
 from tests.sim.install import simulated
 from tests.sim.play import play
 from tests.sim.scenarios import exhaustive
-from tests.sim.script import AWS, CORE, SITES, Script, draw
+from tests.sim.script import AWS, CORE, FLEETS, SITES, Script, draw
 from tests.sim.shrink import report
 
-CHUNK = {CORE: 450, AWS: 50}
+CHUNK = {CORE: 400, FLEETS: 50, AWS: 50}
 FIRST = 1_000_000
 """Beyond the seeds of the fast set."""
 
@@ -45,6 +46,7 @@ def work(job: Job) -> Done:
     with simulated():
         for seed in range(first, first + count):
             said += _tried(draw(seed, level))
+    gc.collect()
     return job, time.process_time() - began, {"|".join(key): n for key, n in P.COVERED.items()}, said
 
 
@@ -111,14 +113,13 @@ class Ledger:
 def table(covered: Counter[str]) -> str:
     """Call site × what befell it; a cell that was never exercised says so."""
     lines = ["", "requests: call site × fault class, once / three times / for ever"]
-    for level in (CORE, AWS):
-        for site in SITES[level]:
-            cells = []
-            for c in CLASSES.values():
-                if fits(c, site):
-                    counts = [covered[f"{site}|{c.name}|{often}"] for often in ("once", "three times", "for ever")]
-                    cells.append(f"{c.name} {'/'.join(str(n) if n else 'NEVER' for n in counts)}")
-            lines.append(f"  {site:30} {'; '.join(cells)}")
+    for site in dict.fromkeys(site for level in (CORE, FLEETS, AWS) for site in SITES[level]):
+        cells = []
+        for c in CLASSES.values():
+            if fits(c, site):
+                counts = [covered[f"{site}|{c.name}|{often}"] for often in ("once", "three times", "for ever")]
+                cells.append(f"{c.name} {'/'.join(str(n) if n else 'NEVER' for n in counts)}")
+        lines.append(f"  {site:30} {'; '.join(cells)}")
     cuts: dict[str, Counter[str]] = {}
     for key, n in covered.items():
         site, what, who = key.split("|")
@@ -134,13 +135,13 @@ def table(covered: Counter[str]) -> str:
 def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("n", nargs="?", type=int, default=20_000)
-    parser.add_argument("--level", choices=(CORE, AWS))
+    parser.add_argument("--level", choices=(CORE, FLEETS, AWS))
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--state", type=Path)
     parser.add_argument("--exhaustive", type=int, choices=(1, 2))
     parser.add_argument("--seed", type=int)
     said = parser.parse_args(words)
-    levels = (said.level,) if said.level else (CORE, AWS)
+    levels = (said.level,) if said.level else (CORE, FLEETS, AWS)
     if said.seed is not None:
         return _tell(draw(said.seed, levels[0]))
     folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gpulease-sim"
@@ -148,6 +149,7 @@ def main(words: Sequence[str]) -> int:
     path = said.state or folder / f"{name}{f'-{said.level}' if said.level else ''}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = Ledger(path)
+    gc.disable()  # a tenth of the time; once for each chunk is enough
     with multiprocessing.get_context("fork").Pool(said.workers, maxtasksperchild=200) as pool:
         if said.exhaustive:
             if path.exists():

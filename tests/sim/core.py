@@ -17,9 +17,9 @@ from tests.sim import process as P
 from tests.sim.aws import deadline_of, state_of
 from tests.sim.faults import Class
 from tests.sim.wire import Ec2Error, Network, request
-from tests.sim.world import BILLED, GROUP, MACHINE, SCHEDULE, SETTLE_S, Thing, World
+from tests.sim.world import BILLED, FLEET, GROUP, MACHINE, SCHEDULE, SETTLE_S, Thing, World
 
-KINDS = ("instance", "volume", "network-interface", "security-group", "spot-request", "schedule", "elastic-ip", "snapshot")
+KINDS = ("instance", "fleet", "volume", "network-interface", "security-group", "spot-request", "schedule", "elastic-ip", "snapshot")
 PHASES = {"pending": Phase.COMING, "running": Phase.HERE, "stopped": Phase.HERE, "shutting-down": Phase.LEAVING, "terminated": Phase.GONE}
 
 
@@ -34,13 +34,14 @@ class CoreProvider:
 
     def __init__(self, network: Callable[[], Network], region: str, regions: Sequence[str]) -> None:
         self._network, self.region, self.regions = network, region, tuple(regions)
-        self.traits = Traits(SETTLE_S["core"], powers_itself_off=True, schedules=True)
+        self.traits = Traits(SETTLE_S["core"], powers_itself_off=True, schedules=True, fleets=True)
 
     def settings(self) -> dict[str, Any]:
         return {"region": self.region, "regions": list(self.regions)}
 
     def steps(self, spec: LaunchSpec) -> tuple[str, ...]:
-        return ("instance",) if spec.group else ("security-group", "instance")
+        last = FLEET if spec.fleet else MACHINE
+        return (last,) if spec.group else (GROUP, last)
 
     def check_schedule(self, regions: Sequence[str]) -> None:
         pass
@@ -49,10 +50,10 @@ class CoreProvider:
         raise NotImplementedError
 
     def create(self, kind: str, spec: LaunchSpec, *, lease: str, token: str, made: Mapping[str, Resource]) -> Resource:
-        site = {MACHINE: "CreateInstance", GROUP: "CreateSecurityGroup", SCHEDULE: "CreateSchedule"}[kind]
+        site = {MACHINE: "CreateInstance", FLEET: "CreateFleet", GROUP: "CreateSecurityGroup", SCHEDULE: "CreateSchedule"}[kind]
         thing = self._ask(site, lambda world: self._make(world, kind, spec, lease, token, made), creating=True)
         seen = self._as(thing)
-        return replace(seen, phase=Phase.COMING, state="pending") if kind == MACHINE else seen
+        return replace(seen, phase=Phase.COMING, state="pending") if kind in (MACHINE, FLEET) else seen
 
     def _make(self, world: World, kind: str, spec: LaunchSpec, lease: str, token: str, made: Mapping[str, Resource]) -> Thing:
         region, zone = spec.offer.region, spec.offer.zone or ""
@@ -72,15 +73,46 @@ class CoreProvider:
             return thing
         if (before := world.tokens.get((zone, token))) is not None:
             return before
-        room = world.weather.capacity[world.machines_asked : world.machines_asked + 1] or ("",)
-        world.machines_asked += 1
-        if room[0] == "full":
+        facts = {"zone": zone, "spot": spec.offer.spot, **deadline_of(world, spec.user_data)}
+
+        def launched(token: str) -> Thing | None:
+            room = world.weather.capacity[world.machines_asked : world.machines_asked + 1] or ("",)
+            world.machines_asked += 1
+            if room[0] == "full":
+                return None
+            machine = world.launch(region, lease, token, tags, **facts)
+            if room[0] == "given-up":
+                world.later(3.0, lambda: world.end(machine, "Server.InsufficientInstanceCapacity"))
+            return machine
+
+        if kind == FLEET:
+            fires = datetime.fromisoformat(spec.deadline).timestamp() + 240
+            made_so = world.make(FLEET, region, lease, token, tags, fires=_date(fires - P.EPOCH))
+            world.start_fleet(made_so, fires - P.EPOCH, lambda: launched(""))
+        elif (found_room := launched(token)) is None:
             raise Ec2Error("InsufficientInstanceCapacity", 500)
-        machine = world.launch(region, lease, token, tags, zone=zone, spot=spec.offer.spot, **deadline_of(world, spec.user_data))
-        world.tokens[zone, token] = machine
-        if room[0] == "given-up":
-            world.later(3.0, lambda: world.end(machine, "Server.InsufficientInstanceCapacity"))
-        return machine
+        else:
+            made_so = found_room
+        world.tokens[zone, token] = made_so
+        return made_so
+
+    def check_fleet(self) -> None:
+        pass
+
+    def made_by(self, fleet: Resource) -> Resource | None:
+        def shown(world: World) -> tuple[Thing | None, str]:
+            there = [m for m in world.things[fleet.id].facts["machines"] if world.shows(m)]
+            return (there[-1] if there else None), world.things[fleet.id].facts["why"]
+
+        machine, why = self._ask("ShowFleet", shown)
+        if machine is not None:
+            return replace(self._as(machine), lease=fleet.lease or machine.lease)
+        if why:
+            raise NoCapacity(why, provider_code=why)
+        return None
+
+    def verify_fleet(self, fleet: Resource) -> Sequence[str]:
+        return [] if self.observe(fleet).phase is Phase.HERE else ["it is not there"]
 
     def verify_launch(self, machine: Resource, spec: LaunchSpec) -> Sequence[str]:
         thing = self._ask("ShowOne", lambda world: world.things[machine.id])
@@ -108,7 +140,8 @@ class CoreProvider:
             if resource.kind == MACHINE and resource.phase not in (Phase.LEAVING, Phase.GONE) and age < SETTLE_S["core"]:
                 raise ProviderError(f"{resource.id} is not found, {age:.0f} s after its launch")
             return replace(resource, phase=Phase.GONE, state="not-found")
-        return replace(self._as(thing), token=thing.token or resource.token)
+        seen = self._as(thing)
+        return replace(seen, token=seen.token or resource.token)
 
     def remove(self, resource: Resource) -> Mapping[str, Any]:
         if not resource.lease:
@@ -155,12 +188,16 @@ class CoreProvider:
                 facts["address"] = "203.0.113.9"
         elif thing.kind == SCHEDULE:
             facts |= {"instance": thing.facts["instance"], "firesAt": "2027-01-15T08:00:00Z"}
+        elif thing.kind == FLEET:
+            state, billed = ("exists" if thing.asked_at is None else "deleting"), True  # for as long as it is there it may make a machine
+            facts["firesAt"] = thing.facts["fires"]
         elif thing.asked_at is not None:
             state = "deleting"
         elif thing.of is not None and thing.of.there(world.t):
             facts["instance"] = thing.of.id
         phase = PHASES.get(state, Phase.LEAVING if state == "deleting" and thing.there(world.t) else Phase.HERE)
-        return Resource(thing.kind, thing.id, phase, state, thing.token or None, billed, thing.region, thing.lease, facts)
+        token = thing.token or (thing.facts["fleet"].token if "fleet" in thing.facts else None)
+        return Resource(thing.kind, thing.id, phase, state, token, billed, thing.region, thing.lease, facts)
 
 
 def _error(fault: Class, creating: bool) -> ProviderError:

@@ -11,7 +11,7 @@ from tests.sim.checks import findings
 from tests.sim.install import simulated
 from tests.sim.play import play
 from tests.sim.scenarios import exhaustive, scenarios
-from tests.sim.script import AWS, CORE, FOR_EVER, Cut, DiskFault, Script, draw
+from tests.sim.script import AWS, CORE, FLEETS, FOR_EVER, Cut, DiskFault, Script, draw
 
 MOST = 800
 
@@ -27,7 +27,7 @@ def hunt(most: int = MOST) -> tuple[int, str] | None:
 
 
 def _likely() -> Iterator[Script]:
-    for level in (CORE, AWS):
+    for level in (CORE, FLEETS, AWS):
         yield from scenarios(level)
     for script in (*scenarios(CORE), *scenarios(AWS)):
         yield replace(script, own_group=True, waived=("schedule",))
@@ -40,5 +40,7 @@ def _likely() -> Iterator[Script]:
         yield draw(number, CORE)
         if number < len(crashes):
             yield crashes[number]
+        if number % 4 == 0:
+            yield draw(number, FLEETS)
         if number % 12 == 0:
             yield draw(number, AWS)

@@ -29,7 +29,7 @@ from tests.sim.core import CoreProvider
 from tests.sim.disk import Disk, SimPath
 from tests.sim.faults import CLASSES
 from tests.sim.install import STAGE
-from tests.sim.script import AWS, Cut, Script
+from tests.sim.script import AWS, FLEETS, Cut, Script
 from tests.sim.wire import Network, Strike, quiet
 from tests.sim.world import GROUP, MACHINE, SCHEDULE, World
 
@@ -90,6 +90,7 @@ class History:
     bugs: list[str] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
     began: bool = True
+    abandoned_at: float = 0.0
     abandoned_seen: list[tuple[Any, float | None]] = field(default_factory=list)
 
     @property
@@ -257,11 +258,13 @@ class History:
 
 
 def plan_of(script: Script) -> Plan:
-    key = (script.max_s, script.offers, script.spot, script.goes_on, script.own_group, script.waived)
+    key = (script.max_s, script.offers, script.spot, script.goes_on, script.own_group, script.waived, script.level == FLEETS)
     if key not in PLANS:
         zones = [f"{REGION}{letter}" for letter in "abc"[: script.offers]]
         offers = tuple(Offer("aws", REGION, "g6.xlarge", "L4", 1, 23034, 4, PRICE, zone, script.spot) for zone in zones)
-        launch = _SMOKE.launch.model_copy(update={"security_group": "sg-ours" if script.own_group else None})
+        launch = _SMOKE.launch.model_copy(
+            update={"security_group": "sg-ours" if script.own_group else None, "fleet": script.level == FLEETS}
+        )
         wanted = replace(_SMOKE, waived=script.waived, launch=launch, on_interruption="continue" if script.goes_on else "stop")
         quotes = tuple(cost.Quote((cost.Line("compute", PRICE.micro_usd_per_hour, PRICE.source, PRICE.as_of),)) for _ in offers)
         budget = max(quote.at_most(script.max_s) for quote in quotes)
@@ -408,6 +411,7 @@ def _deadline(h: History) -> float | None:
 def _wait_for_the_guards(h: History) -> None:
     deadline = h.deadline if h.deadline is not None else h.world.t
     h.world.go_on(max(0.0, deadline - h.world.t) + 2400.0)
+    h.abandoned_at = h.world.t
     h.abandoned_seen = [(t, t.bills_until()) for t in h.world.of(LEASE) if t.kind == MACHINE]
 
 

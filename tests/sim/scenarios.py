@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tests.sim.install import simulated
 from tests.sim.play import play
-from tests.sim.script import AWS, Cut, Fault, Script, Weather
+from tests.sim.script import AWS, CORE, FLEETS, Cut, Fault, Script, Weather
 from tests.sim.world import SETTLE_S
 
 LATE = {level: settle / 3 for level, settle in SETTLE_S.items()}
@@ -15,7 +15,7 @@ LATE = {level: settle / 3 for level, settle in SETTLE_S.items()}
 
 def scenarios(level: str) -> list[Script]:
     late = LATE[level]
-    launch = "RunInstances" if level == AWS else "CreateInstance"
+    launch = {CORE: "CreateInstance", FLEETS: "CreateFleet", AWS: "RunInstances"}[level]
     remove = "TerminateInstances" if level == AWS else "RemoveOne"
     return [
         Script(level),
@@ -29,6 +29,7 @@ def scenarios(level: str) -> list[Script]:
         Script(level, weather=Weather(reclaim_s=100.0), spot=True, offers=2, goes_on=True),
         Script(level, faults=(Fault(remove, 0, "throttled", 3),), life="fails"),
         Script(level, faults=(Fault("CreateSchedule", 0, "reset-after"),)),
+        *([Script(level, weather=Weather(refills=True, reclaim_s=100.0), spot=True, offers=2, goes_on=True)] if level == FLEETS else []),
     ]
 
 

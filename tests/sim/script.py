@@ -14,9 +14,10 @@ from typing import Any
 from tests.sim.faults import CLASSES, FOR_EVER, fits
 from tests.sim.world import SETTLE_S, Weather
 
-CORE, AWS = "core", "aws"
+CORE, FLEETS, AWS = "core", "fleets", "aws"
 SITES = {
     CORE: ("CreateSecurityGroup", "CreateInstance", "CreateSchedule", "ShowAll", "ShowOne", "RemoveOne"),
+    FLEETS: ("CreateSecurityGroup", "CreateFleet", "ShowFleet", "CreateSchedule", "ShowAll", "ShowOne", "RemoveOne"),
     AWS: (
         "CreateSecurityGroup",
         "AuthorizeSecurityGroupIngress",
@@ -145,6 +146,11 @@ def draw(seed: int, level: str) -> Script:
         capacity=tuple(rng.choice(("", "full", "full", "given-up")) for _ in range(3)) if one() < 0.2 else (),
         odd="stop" if one() < 0.02 else "",
     )
+    if level == FLEETS:
+        full = tuple(rng.choice(("", "full", "given-up")) for _ in range(5)) if one() < 0.3 else ()
+        fleet = rng.choice(("right", "right", "late", "never"))
+        weather = replace(weather, fleet=fleet, fills_s=scale * rng.choice((2.0, 20.0, 100.0)), refills=one() < 0.5, capacity=full)
+        weather = replace(weather, flight_s=rng.choice((0.0, 2.0, 8.0)))
     life = rng.choices(("well", "fails", "bug", "overruns"), (6, 2, 1, 1))[0]
     abandoned = one() < 0.12
     after = () if abandoned else tuple(rng.choice(RECOVERIES) for _ in range(rng.choice((1, 1, 2, 3))))

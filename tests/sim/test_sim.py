@@ -10,15 +10,15 @@ from tests.sim.checks import findings
 from tests.sim.install import simulated
 from tests.sim.play import play
 from tests.sim.scenarios import exhaustive
-from tests.sim.script import AWS, CORE, Cut, DiskFault, Fault, Script, Weather, draw
+from tests.sim.script import AWS, CORE, FLEETS, Cut, DiskFault, Fault, Script, Weather, draw
 from tests.sim.shrink import report
 
 PARTS = 16
-EACH = {CORE: 1150, AWS: 100}
+EACH = {CORE: 1060, FLEETS: 90, AWS: 100}
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("level", [CORE, AWS])
+@pytest.mark.parametrize("level", [CORE, FLEETS, AWS])
 def test_no_history_ends_in_a_lie(level: str, part: int) -> None:
     with simulated():
         for seed in range(part * EACH[level], (part + 1) * EACH[level]):
@@ -74,6 +74,26 @@ KEPT = {
         disk=(DiskFault(1, "write", 0, errno.EIO, 3),),
         cuts=(Cut(0, 114, "kill"), Cut(1, 91, "flight")),
         after=("release",),
+    ),
+    "a fleet whose machine was taken back may have another on its way": Script(
+        FLEETS,
+        seed=192,
+        weather=Weather(linger_s=0.0, late_s=19.0, reclaim_s=192.0, flight_s=8.0, refills=True),
+        spot=True,
+        own_group=True,
+        work_s=290.0,
+        waived=("schedule",),
+        after=(),
+    ),
+    "and so it may when that machine was a while in going": Script(
+        FLEETS,
+        seed=165,
+        weather=Weather(linger_s=30.0, late_s=19.0, reclaim_s=165.0, flight_s=60.0, refills=True),
+        spot=True,
+        own_group=True,
+        work_s=290.0,
+        waived=("schedule",),
+        after=(),
     ),
     "a disk that is full from the first line on": Script(disk=(DiskFault(0, "write", 0, errno.ENOSPC, 10**6),)),
 }

@@ -17,11 +17,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MACHINE, DISK, CARD, GROUP, SCHEDULE, REQUEST = "instance", "volume", "network-interface", "security-group", "schedule", "spot-request"
+FLEET = "fleet"
 BILLED = (MACHINE, DISK)
-SETTLE_S = {"core": 60.0, "aws": 300.0}
+SETTLE_S = {"core": 60.0, "fleets": 60.0, "aws": 300.0}
 """The stated assumption: whatever was asked for has taken effect and is shown by then."""
 
-TIMER_LATE_S, SCHEDULE_LATE_S = 90.0, 180.0 + 90.0
+TIMER_LATE_S, SCHEDULE_LATE_S, FLEET_LATE_S = 90.0, 180.0 + 90.0, 240.0 + 90.0
+FLEET_TRIES_AGAIN_S = 20.0
 LONGEST_S = 40 * 86_400.0
 
 
@@ -69,6 +71,10 @@ class Weather:
     reclaim_s: float = 0.0  # a spot machine is taken back after so long; 0: never
     boot_s: float = 20.0
     capacity: tuple[str, ...] = ()  # for each machine asked for: "", "full", "given-up"
+    fleet: str = "right"  # when its end comes: right, late, never
+    fills_s: float = 2.0  # a fleet makes its machine so much later
+    flight_s: float = 0.0  # how long such a launch is on its way
+    refills: bool = False  # and another one for each that went: nobody says that it does not
     odd: str = ""  # what an account policy makes of a launch: "", "stop" (power-off only stops it)
 
 
@@ -168,15 +174,44 @@ class World:
         for again in (0.0, 60.0) if mode == "twice" else (0.0,):
             self.later(fires_t + shift - self.t + again, fire)
 
+    def start_fleet(self, fleet: Thing, ends_t: float, launch: Callable[[], Thing | None]) -> None:
+        """It makes a machine, a little later, and tries again for as long as it is there; `launch` is None where there is no room."""
+        fleet.facts |= {"machines": [], "why": "", "armed": self.weather.fleet == "right"}
+
+        def fill() -> None:
+            if fleet.asked_at is None and not any(m.asked_at is None for m in fleet.facts["machines"]):
+                self.later(self.weather.flight_s, arrive)  # once on its way, nothing calls it back
+
+        def arrive() -> None:
+            if (machine := launch()) is None:
+                fleet.facts["why"] = "InsufficientInstanceCapacity"
+                self.later(FLEET_TRIES_AGAIN_S, fill)
+            else:
+                machine.facts["fleet"] = fleet
+                fleet.facts["machines"].append(machine)
+
+        fleet.facts["fill"] = fill
+        self.later(self.weather.fills_s, fill)
+        if self.weather.fleet != "never":
+            late = 1200.0 if self.weather.fleet == "late" else 0.0
+            self.later(ends_t + late - self.t, lambda: self.end(fleet))
+
     def end(self, thing: Thing, reason: str = "") -> None:
         """A removal takes effect."""
         thing.touched += 1
         if thing.asked_at is not None or not thing.there(self.t):
             return
         thing.asked_at, thing.reason = self.t, reason
-        if thing.kind != MACHINE:
+        if thing.kind == FLEET:
+            thing.gone_at = self.t + 3.0
+            for machine in thing.facts["machines"]:  # its end, or its removal, ends them in the same call
+                self.end(machine, "Client.UserInitiatedShutdown")
+        elif thing.kind != MACHINE:
             thing.gone_at = self.t
+        if thing.kind != MACHINE:
             return
+        if (fleet := thing.facts.get("fleet")) is not None and self.weather.refills:
+            self.later(5.0, fleet.facts["fill"])
         thing.gone_at = self.t + self.weather.linger_s
         for kind in (DISK, CARD, REQUEST):
             part = thing.facts.get(kind)
@@ -206,4 +241,4 @@ class World:
         return [t for t in self.things.values() if t.lease == lease and not t.theirs]
 
 
-PREFIX = {MACHINE: "i", DISK: "vol", CARD: "eni", GROUP: "sg", REQUEST: "sir", "elastic-ip": "eipalloc", "snapshot": "snap"}
+PREFIX = {FLEET: "fleet", MACHINE: "i", DISK: "vol", CARD: "eni", GROUP: "sg", REQUEST: "sir", "elastic-ip": "eipalloc", "snapshot": "snap"}
