@@ -59,6 +59,7 @@ def iam_policy(
         list[str] | None, typer.Option("--type", help="Instance type that may be launched; `g6.*` works too.", metavar="TYPE")
     ] = None,
     account: Annotated[str | None, typer.Option(help="Your account's number, for the ARNs.", metavar="ACCOUNT")] = None,
+    fleet: Annotated[bool, typer.Option("--fleet", help="Also what `launch.fleet` needs; --type does not limit a fleet.")] = False,
 ) -> None:
     """Print a policy that allows the calls of gpulease and nothing else, on what carries its tag.
 
@@ -69,4 +70,4 @@ def iam_policy(
     from provisioner.prepare import policy_text
 
     with ending(False):
-        show(policy_text(name, region or [], type or [], account))
+        show(policy_text(name, region or [], type or [], account, fleet=fleet, tell=complain))

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.client import HTTPException
@@ -93,17 +93,19 @@ class Ready:
 
 def launching(target: Target, ready: Ready, tell: Callable[[str], None] = lambda text: None) -> Access:
     """What only a launch needs to know of a real account: that we may log in, for long enough, and where we come from."""
+    from provisioner import rehearsed
+
     provider: Any = ready.provider
     regions = [offer.region for offer in ready.plan.offers]
     waived, fleet = ready.plan.profile.waived, ready.plan.profile.launch.fleet
     if target.rehearse and provider.traits.schedules:
-        prepare(provider, regions)
+        rehearsed.prepare(provider, regions)
     if target.rehearse or provider.name != "aws":
         guards.check_fleet(provider, fleet)
         guards.check_schedule(provider, regions, waived)
         if doubt := getattr(provider, "doubt", ""):
             tell(doubt)
-        return ready.access
+        return rehearsed.way_in(ready.access, provider, ready.plan.profile.launch.reach) if target.rehearse else ready.access
     from provisioner import caller
     from provisioner.providers import aws_login
 
@@ -124,38 +126,6 @@ def launching(target: Target, ready: Ready, tell: Callable[[str], None] = lambda
 
     through.check(reach)
     return replace(ready.access, reach=reach, route=through.route(reach, target.aws_profile))
-
-
-def prepare(provider: Any, regions: Sequence[str]) -> None:
-    """What a real account gets from `gpulease init aws`, for a rehearsed one that is bare: the same code, so that the guard is real."""
-    from provisioner.providers.aws_client import Account
-    from provisioner.providers.aws_init import Site
-    from provisioner.providers.aws_schedule import has_group
-
-    endpoint = provider.settings()["endpoint"]
-    accounts = [Account(region, None, endpoint) for region in dict.fromkeys(regions)]
-    with _alone_in(endpoint):
-        # Without a group nobody has been here; what somebody broke on purpose is left broken, to see what a run says of it.
-        if bare := [account for account in accounts if not has_group(account)]:
-            site = Site(bare)
-            site.make(site.look(), lambda text: None)
-
-
-@contextmanager
-def _alone_in(endpoint: str) -> Iterator[None]:
-    """Two runs that start at once in one bare rehearsal would each make the same role, and one would be refused."""
-    import fcntl
-
-    from provisioner.rehearsal import client
-
-    try:
-        lock = (client.attach(endpoint).folder() / "prepare.lock").open("w")
-    except (OSError, ValueError, LookupError, HTTPException):
-        yield  # whether a rehearsal is there at all is somebody else's question
-        return
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager
@@ -198,7 +168,7 @@ def check(target: Target) -> None:
             f"{times.NAME} is set, and this is no rehearsal", why="the times of a real run do not change", next=f"unset {times.NAME}"
         )
     times.of(target.rehearse)
-    useless = next((f"--{o.replace('_', '-')}" for o in ("aws_profile", "reach_from", "no_ingress") if getattr(target, o)), None)
+    useless = next((f"--{o.replace('_', '-')}" for o in ("aws_profile", "reach_from") if getattr(target, o)), None)
     if target.rehearse and useless:
         raise UsageError(f"{useless} has no meaning in a rehearsal", why="it uses no account and no address of yours", next="leave it out")
     if target.no_ingress and target.reach_from is not None:
@@ -221,7 +191,11 @@ def _cidr(text: str) -> None:
 @contextmanager
 def _cloud(target: Target, wanted: profile.Profile) -> Iterator[tuple[Provider, Access]]:
     if target.rehearse:
-        with rehearsal(_regions(target, wanted) or ["us-east-1"], target.endpoint, read_faults(target.faults)) as found:
+        regions, faults = _regions(target, wanted) or ["us-east-1"], read_faults(target.faults)
+        if wanted.launch.reach != "address" and target.endpoint is None:
+            # What an account of the user's would have; a cloud that somebody serves is as they made it.
+            faults = [{"connect_endpoints": dict.fromkeys(regions, "create-complete"), "session_manager": True}, *faults]
+        with rehearsal(regions, target.endpoint, faults) as found:
             yield found
     elif target.provider_name == "static":
         yield _static(target)

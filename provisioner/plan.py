@@ -13,6 +13,7 @@ import cost
 from provisioner.errors import ProviderError, RefusedError
 from provisioner.model import Offer, Provider
 from provisioner.profile import Profile
+from provisioner.remote import through
 
 BOOT_AND_LOAD_S = {"aws": 12 * 60, "static": 60}
 """The least a run needs before its first answer: EC2 cold start with image and model load (reference figures: 8 to 12 min)."""
@@ -86,6 +87,12 @@ def make(
     image_gib = _image_gib(profile, provider, offers[0].region)
     disk_gib = volume_gib(profile.requirements.disk_gib, image_gib)
     taken, left_out, seconds = _within(budget, offers, disk_gib, profile, limit, need, keep_s)
+    if (longest := through.LONGEST_S.get(profile.launch.reach)) is not None and seconds > longest:
+        raise RefusedError(
+            f"the run may take {minutes(seconds)}, and a connection through an Instance Connect endpoint lasts {minutes(longest)}",
+            why="AWS ends it then, whatever is going on; a run needs one connection for its whole length",
+            next=f"the same command with --minutes {longest // 60}; or launch.reach: ssm, or address",
+        )
     expected = min(seconds, need + EVAL_S + keep_s)
     return Plan(
         profile,
@@ -114,7 +121,7 @@ def _within(
     first: RefusedError | None = None
     for offer in offers:
         try:
-            quote = quote_of(offer, disk_gib)
+            quote = quote_of(offer, disk_gib, profile.launch.reach)
             if not taken:
                 seconds = cost.Budget(budget).seconds(quote, limit_seconds=limit, need_seconds=need + keep_s)
             elif (most := quote.at_most(seconds)) > budget:
@@ -170,10 +177,12 @@ def _image_gib(profile: Profile, provider: Provider, region: str) -> int:
         return IMAGE_GIB  # a plan can be shown without an account; a launch with a larger image is refused
 
 
-def quote_of(offer: Offer, disk_gib: int) -> cost.Quote:
-    """What this machine costs, with its disk and address. UnknownPrice where one of the prices is not known."""
+def quote_of(offer: Offer, disk_gib: int, reach: str = "address") -> cost.Quote:
+    """What this machine costs, with its disk and its address, if it has one. UnknownPrice where one of the prices is not known."""
     if offer.provider == "static":
         return cost.own_host(offer.price)
     # A market that could not be asked is taken to ask the ceiling; what it may yet ask is still anything below.
     market = (offer.market or offer.price) if offer.spot else None
-    return cost.quote(offer.price, region=offer.region, disk_gib=disk_gib, market=market, beside=offer.beside)
+    return cost.quote(
+        offer.price, region=offer.region, disk_gib=disk_gib, market=market, beside=offer.beside, public_ipv4=int(reach == "address")
+    )

@@ -92,8 +92,17 @@ def guard_at_aws(provider: Any, regions: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def policy_text(name: str, regions: Sequence[str], types: Sequence[str], account: str | None) -> str:
-    """The policy as JSON, ready to be attached."""
-    from provisioner.providers.aws_policy import document
+def policy_text(
+    name: str, regions: Sequence[str], types: Sequence[str], account: str | None, *, fleet: bool, tell: Callable[[str], None]
+) -> str:
+    """The policy as JSON, ready to be attached. What it cannot hold is told beside it."""
+    from provisioner.providers.aws_policy import LONGEST, document
 
-    return json.dumps(document(name, regions=regions, types=types, account=account or ""), indent=2)
+    made = document(name, regions=regions, types=types, account=account or "", fleet=fleet)
+    if types and fleet:
+        tell(
+            "note: --type does not limit what a fleet launches: AWS's own role for fleets launches it, with no right of the runner's asked"
+        )
+    if (size := len(json.dumps(made, separators=(",", ":")))) > LONGEST:
+        tell(f"note: {size} characters; IAM takes {LONGEST} in a managed policy. Name fewer regions, or leave --account out")
+    return json.dumps(made, indent=2)

@@ -60,7 +60,7 @@ class Profile:
 
     def rehearsed(self) -> Profile:
         """As it is rehearsed: without what only the user's own account has."""
-        return replace(self, launch=Launch.model_validate({"fleet": self.launch.fleet}))
+        return replace(self, launch=Launch.model_validate({"fleet": self.launch.fleet, "reach": self.launch.reach}))
 
 
 def names() -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from provisioner import ledger
 from provisioner.clouds import cloud_has_ended, newest
 from provisioner.errors import HostError, RefusedError
+from provisioner.rehearsal.client import attach
 from provisioner.remote import through
 
 
@@ -26,8 +27,9 @@ def open_ssh(name: str, command: list[str]) -> int:
     address = _address(folder, reach)
     user, port = str(access.get("user", "ubuntu")), int(access.get("port", 22))
     where = address
-    if settings.get("endpoint"):
-        where, port = _through_the_rehearsal(folder, str(settings["endpoint"]), address, port)
+    rehearsed = str(settings.get("endpoint") or "")
+    if rehearsed and reach == "address":
+        where, port = _through_the_rehearsal(folder, rehearsed, address, port)
     if "hostKey" in settings:
         host_key, key = str(settings["hostKey"]), Path(str(settings["identity"]))
     else:
@@ -39,7 +41,7 @@ def open_ssh(name: str, command: list[str]) -> int:
     options = ["-F", "none", "-o", f"UserKnownHostsFile={quoted}", "-o", "GlobalKnownHostsFile=none", "-o", "StrictHostKeyChecking=yes"]
     options += ["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-o", "PreferredAuthentications=publickey"]
     if reach != "address":
-        program = through.argv(reach, address, port, settings.get("profile"))
+        program = through.argv(reach, address, port, settings.get("profile"), attach(rehearsed).aws() if rehearsed else ("aws",))
         options += ["-o", f"ProxyCommand={shlex.join(program).replace('%', '%%')}"]
     options += ["-i", str(key).replace("%", "%%"), "-p", str(port)]
     try:
@@ -78,8 +80,6 @@ def _address(folder: ledger.LeaseFolder, reach: str) -> str:
 
 
 def _through_the_rehearsal(folder: ledger.LeaseFolder, endpoint: str, address: str, port: int) -> tuple[str, int]:
-    from provisioner.rehearsal.client import attach
-
     if cloud_has_ended({"endpoint": endpoint}):
         raise RefusedError(
             f"lease {folder.id} has no machine now", why="its rehearsal cloud has ended, with everything in it", next="gpulease ls --all"

@@ -33,9 +33,11 @@ class Action:
 
 _BOTH = (RUNNER, REAPER)
 _UNSEEN = "these kinds are not looked at, and the proof says so"
-_FLEET = "needed only with `launch.fleet`"
+_FLEET = "needed only with `launch.fleet`; in the policy only with `--fleet`"
+_ENDPOINT, _SSM = "needed only with `launch.reach: endpoint`", "needed only with `launch.reach: ssm`"
 _STAYS = "such a thing stays, and the verdict says so; it is no kind that we make"
 
+FLEET_ONLY = ("ec2:CreateLaunchTemplate", "ec2:CreateFleet", "ec2:DescribeFleetInstances", "ec2:DescribeFleetHistory")
 OF_FLEETS = ("DescribeFleets", "DescribeLaunchTemplates", "DeleteFleets", "DeleteLaunchTemplate")
 
 
@@ -97,7 +99,9 @@ ACTIONS = (
     Action("servicequotas:GetServiceQuota", (RUNNER,), "is there a vCPU quota for it?", "quotas are unknown"),
     Action("ec2:DescribeImages", _BOTH, "the image's disk and owner; images that a person tagged"),
     Action("ssm:GetParameter", (RUNNER,), "the newest GPU image", "the image is looked for by its name"),
-    Action("ec2:DescribeInstanceConnectEndpoints", _BOTH, "the way in through an endpoint", "needed only with `launch.reach: endpoint`"),
+    Action("ec2:DescribeInstanceConnectEndpoints", _BOTH, "the way in through an endpoint", _ENDPOINT),
+    Action("ec2-instance-connect:OpenTunnel", (RUNNER,), "the way in through an endpoint; the `aws` program calls it", _ENDPOINT),
+    Action("ssm:StartSession", (RUNNER,), "the way in through Session Manager; the `aws` program calls it", _SSM),
     Action("ec2:DescribeSubnets", (RUNNER,), "where an interface can be"),
     Action("ec2:CreateSecurityGroup", (RUNNER,), "port 22 from one address; not with a group of your own"),
     Action("ec2:AuthorizeSecurityGroupIngress", (RUNNER,), "port 22 from one address; not with a group of your own"),

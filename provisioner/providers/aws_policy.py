@@ -10,6 +10,7 @@ This file must not send anything.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,21 +33,30 @@ BY_TAG = frozenset(
 )
 BORN = ("instance", "volume", "network-interface", "spot-instances-request")
 TAGS_AT_BIRTH = ("RunInstances", "CreateSecurityGroup", "CreateLaunchTemplate", "CreateFleet")
-IN_A_GROUP = frozenset({"CreateSchedule", "GetSchedule", "DeleteSchedule"})
+LONGEST = 6144
+"""Characters of a managed policy, blanks aside: IAM takes no more. https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html"""
 NOT_REGIONAL = frozenset({"iam", "sts", "pricing", "s3", "ce"})
 
 
-def document(name: str, *, regions: Sequence[str] = (), types: Sequence[str] = (), account: str = "") -> dict[str, Any]:
-    """The policy of that name. Without an account its ARNs match any; the policy is attached in one anyway."""
+def document(
+    name: str, *, regions: Sequence[str] = (), types: Sequence[str] = (), account: str = "", fleet: bool = False
+) -> dict[str, Any]:
+    """The policy of that name. Without an account its ARNs match any; the policy is attached in one anyway.
+
+    `fleet` adds what `launch.fleet` needs. It is left out else, because a fleet launches with a role of AWS's own: whoever may
+    make one has no limit on types or tags for what it launches. UsageError for a limit that would never match anything.
+    """
     if name not in aws_actions.POLICIES:
         known = ", ".join(aws_actions.POLICIES)
         raise UsageError(f"there is no policy {name!r}", why=f"there are: {known}", next="gpulease iam policy runner")
+    _check(regions, types, account)
     if name == aws_actions.ROLE:
         return permissions(account or "*")
-    if types and name != aws_actions.RUNNER:
-        raise UsageError(f"--type has no meaning for the policy {name}", why="only the runner launches anything", next="leave it out")
+    if (types or fleet) and name != aws_actions.RUNNER:
+        option = "--type" if types else "--fleet"
+        raise UsageError(f"{option} has no meaning for the policy {name}", why="only the runner launches anything", next="leave it out")
     owner = account or "*"
-    actions = aws_actions.of(name)
+    actions = [a for a in aws_actions.of(name) if fleet or a not in aws_actions.FLEET_ONLY]
     made = [_look(actions), *_other(actions, owner, types), *_ours(actions, owner), *_prepare(actions, owner, name), *_records(actions)]
     for statement in made:
         services = {action.split(":")[0] for action in _many(statement["Action"])}
@@ -56,7 +66,8 @@ def document(name: str, *, regions: Sequence[str] = (), types: Sequence[str] = (
 
 
 def _look(actions: Sequence[str]) -> Statement:
-    names = [a for a in actions if a.startswith("ec2:Describe") or a == "scheduler:ListSchedules"]
+    of_no_thing = ("scheduler:ListSchedules", "servicequotas:GetServiceQuota")
+    names = [a for a in actions if a.startswith("ec2:Describe") or a in of_no_thing]
     return {"Sid": "Look", "Action": names, "Resource": "*"}
 
 
@@ -65,10 +76,14 @@ def _other(actions: Sequence[str], owner: str, types: Sequence[str]) -> list[Sta
     # The price list has its endpoint in two regions only, and STS and IAM in none: no condition on regions for these.
     anywhere = [a for a in ("sts:GetCallerIdentity", "pricing:GetProducts") if a in actions]
     found.append({"Sid": "WhoAmIAndWhatItCosts", "Action": anywhere, "Resource": "*"})
-    if "servicequotas:GetServiceQuota" in actions:
-        found.append({"Sid": "Quotas", "Action": "servicequotas:GetServiceQuota", "Resource": "*"})
-    if "ssm:GetParameter" in actions:
-        found.append({"Sid": "FindImage", "Action": "ssm:GetParameter", "Resource": "arn:aws:ssm:*::parameter/aws/service/*"})
+    if "ec2-instance-connect:OpenTunnel" in actions:
+        ssh_only: Statement = {"NumericEquals": {"ec2-instance-connect:remotePort": "22"}}
+        ours = {"StringEquals": {f"ssm:resourceTag/{MANAGED}": "true"}}
+        endpoint = _ec2(owner, "instance-connect-endpoint")
+        found += [
+            {"Sid": "InThroughAnEndpoint", "Action": "ec2-instance-connect:OpenTunnel", "Resource": endpoint, "Condition": ssh_only},
+            {"Sid": "InThroughASession", "Action": "ssm:StartSession", "Resource": _ec2(owner, "instance"), "Condition": ours},
+        ]
     if "ec2:RunInstances" in actions:
         tagged = {"StringEquals": {f"aws:RequestTag/{MANAGED}": "true"}}
         machine: Statement = {
@@ -83,8 +98,8 @@ def _other(actions: Sequence[str], owner: str, types: Sequence[str]) -> list[Sta
             machine,
             {
                 "Sid": "WithWhatIsBornTagged",
-                "Action": "ec2:RunInstances",
-                "Resource": [_ec2(owner, kind) for kind in BORN[1:]],
+                "Action": ["ec2:RunInstances", "ec2:CreateSecurityGroup"],
+                "Resource": [_ec2(owner, kind) for kind in (*BORN[1:], "security-group")],
                 "Condition": tagged,
             },
             {
@@ -92,19 +107,16 @@ def _other(actions: Sequence[str], owner: str, types: Sequence[str]) -> list[Sta
                 "Action": "ec2:RunInstances",
                 "Resource": ["arn:aws:ec2:*::image/*", _ec2("*", "subnet"), _ec2("*", "security-group")],
             },
-            {
-                "Sid": "GroupOnlyTagged",
-                "Action": "ec2:CreateSecurityGroup",
-                "Resource": _ec2(owner, "security-group"),
-                "Condition": tagged,
-            },
             {"Sid": "GroupInAnyNetwork", "Action": "ec2:CreateSecurityGroup", "Resource": _ec2(owner, "vpc")},
             {
                 "Sid": "TagOnlyAtBirth",
                 "Action": "ec2:CreateTags",
                 "Resource": _ec2(owner, "*"),
-                "Condition": {"StringEquals": {"ec2:CreateAction": list(TAGS_AT_BIRTH)}},
+                "Condition": {"StringEquals": {"ec2:CreateAction": [a for a in TAGS_AT_BIRTH if f"ec2:{a}" in actions]}},
             },
+        ]
+    if "ec2:CreateFleet" in actions:
+        found += [
             {
                 "Sid": "TemplateOnlyTagged",
                 "Action": "ec2:CreateLaunchTemplate",
@@ -122,22 +134,27 @@ def _other(actions: Sequence[str], owner: str, types: Sequence[str]) -> list[Sta
     return found
 
 
+def _check(regions: Sequence[str], types: Sequence[str], account: str) -> None:
+    """A limit with a typing mistake in it would deny everything, and nobody would see why."""
+    for option, given, pattern, example in (
+        ("--region", regions, r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}", "us-east-1"),
+        ("--type", types, r"[a-z0-9*?-]+(\.[a-z0-9*?-]+)?", "g6.xlarge or 'g6.*'"),
+        ("--account", [account] if account else [], r"[0-9]{12}", "123456789012"),
+    ):
+        if wrong := [one for one in given if not re.fullmatch(pattern, one)]:
+            raise UsageError(f"{option} is {wrong[0]!r}", why="a policy with it would allow nothing", next=f"{option} {example}")
+
+
 def _ours(actions: Sequence[str], owner: str) -> list[Statement]:
     removes = [a for a in actions if a.startswith("ec2:") and a.split(":")[1] in BY_TAG]
-    schedules = [a for a in actions if a.startswith("scheduler:") and a.split(":")[1] in IN_A_GROUP]
     tagged = {"StringEquals": {f"aws:ResourceTag/{MANAGED}": "true"}}
     found: list[Statement] = [
         {"Sid": "ChangeOnlyOurs", "Action": removes, "Resource": "arn:aws:ec2:*:*:*/*", "Condition": tagged},
-        {"Sid": "OnlyOurSchedules", "Action": schedules, "Resource": f"arn:aws:scheduler:*:{owner}:schedule/{GROUP}/*"},
+        _by_name(actions, owner),
     ]
     if "iam:PassRole" in actions:
         role, absent = _roles(owner)
         found += [
-            {
-                "Sid": "TheirGroup",
-                "Action": "scheduler:GetScheduleGroup",
-                "Resource": f"arn:aws:scheduler:*:{owner}:schedule-group/{GROUP}",
-            },
             {"Sid": "TheirRole", "Action": ["iam:GetRole", "iam:GetRolePolicy"], "Resource": [role, absent]},
             {
                 "Sid": "TheFleetsRole",
@@ -152,6 +169,18 @@ def _ours(actions: Sequence[str], owner: str) -> list[Statement]:
             },
         ]
     return found
+
+
+def _by_name(actions: Sequence[str], owner: str) -> Statement:
+    """One statement for all that is limited by its name alone: no action here can be about another's kind of thing."""
+    schedule = f"arn:aws:scheduler:*:{owner}:schedule/{GROUP}/*"
+    named = {f"scheduler:{verb}Schedule": schedule for verb in ("Create", "Get", "Delete")} | {
+        "scheduler:GetScheduleGroup": f"arn:aws:scheduler:*:{owner}:schedule-group/{GROUP}",
+        "ssm:GetParameter": "arn:aws:ssm:*::parameter/aws/service/*",
+        "ssm:StartSession": "arn:aws:ssm:*:*:document/AWS-StartSSHSession",
+    }
+    there = [a for a in actions if a in named] if "scheduler:GetSchedule" in actions else []
+    return {"Sid": "OnlyTheseByName", "Action": there, "Resource": list(dict.fromkeys(named[a] for a in there))}
 
 
 def _prepare(actions: Sequence[str], owner: str, name: str) -> list[Statement]:

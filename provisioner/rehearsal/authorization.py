@@ -76,7 +76,8 @@ def asks(call: Call) -> Iterator[Ask]:
         "CreateLaunchTemplate": _template,
         "CreateFleet": _fleet,
     }
-    others: dict[str, _Asks] = {"scheduler": _schedule, "iam": _role, "sqs": _queue, "ssm": _parameter, "s3": _file}
+    others: dict[str, _Asks] = {"scheduler": _schedule, "iam": _role, "sqs": _queue, "ssm": _ssm, "s3": _file}
+    others["ec2-instance-connect"] = _tunnel
     make = ec2.get(call.action, _by_id) if call.service == "ec2" else others.get(call.service, _plain)
     for ask in make(call):
         yield Ask(ask.action, ask.resource, {**everywhere, **ask.context})
@@ -190,6 +191,23 @@ def _queue(call: Call) -> Iterator[Ask]:
     yield Ask(f"sqs:{call.action}", arn, _asked_tags(tags or None))
     if call.action == "CreateQueue" and tags:
         yield Ask("sqs:TagQueue", arn, _asked_tags(tags))
+
+
+def _tunnel(call: Call) -> Iterator[Ask]:
+    keys = {"remoteport": "remotePort", "privateipaddress": "privateIpAddress", "maxtunnelduration": "maxTunnelDuration"}
+    context = {f"ec2-instance-connect:{key}": [call.params[name]] for key, name in keys.items() if name in call.params}
+    id = call.params.get("instanceConnectEndpointId", "*")
+    yield Ask(f"ec2-instance-connect:{call.action}", _arn(call, "instance-connect-endpoint", id), context)
+
+
+def _ssm(call: Call) -> Iterator[Ask]:
+    if call.action != "StartSession":
+        yield from _parameter(call)
+        return
+    target = call.params.get("Target", "")
+    tags = {key.replace("aws:", "ssm:", 1): values for key, values in _tags_of(call, target).items()}
+    yield Ask("ssm:StartSession", _arn(call, "instance", target), {**_tags_of(call, target), **tags})
+    yield Ask("ssm:StartSession", f"arn:aws:ssm:{call.region}::document/{call.params.get('DocumentName', '')}")
 
 
 def _parameter(call: Call) -> Iterator[Ask]:

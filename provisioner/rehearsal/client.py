@@ -51,6 +51,10 @@ class Rehearsal:
                 raise type(known)(*known.args, address) if known else OSError(f"{address}: {e}") from e
         return str(found["host"]), int(found["port"])
 
+    def aws(self) -> list[str]:
+        """The program that stands for the user's `aws`: see `aws.py`."""
+        return [sys.executable, "-P", str(Path(__file__).with_name("aws.py")), self.endpoint]
+
     def truth(self) -> list[dict[str, Any]]:
         """Everything that ever existed there, with its real state."""
         return list(self._ask("GET", "truth"))

@@ -1,12 +1,13 @@
 """EC2 Instance Connect endpoints: there are those that a knob says, one in each region's default network.
 
-`{"connect_endpoints": {"us-east-1": "create-complete"}}` makes one that can be found, in that state; null takes it away. Nothing
-goes through it: the tunnel is another service's, over a web socket signed for it, and has no counterpart here.
+`{"connect_endpoints": {"us-east-1": "create-complete"}}` makes one that can be found, in that state; null takes it away.
+What goes through it is in `ways.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
 from provisioner.rehearsal import engine
@@ -19,15 +20,27 @@ class ConnectEndpoints:
         self._plan = plan
 
     def describe(self, call: Call, backend: Any) -> Reply:
-        state = self._plan.world.connect_endpoints.get(call.region)
-        here = [] if state is None else [_fields(call.region, state, backend)]
-        if unknown := [id for id in call.many("InstanceConnectEndpointId") if id not in [one["instanceConnectEndpointId"] for one in here]]:
+        there = here(self._plan, call.region, backend)
+        found = [] if there is None else [there]
+        known = [one["instanceConnectEndpointId"] for one in found]
+        if unknown := [id for id in call.many("InstanceConnectEndpointId") if id not in known]:
             raise Refusal("InvalidInstanceConnectEndpointId.NotFound", f"The instance connect endpoint ID '{unknown[0]}' does not exist")
         named = {"instance-connect-endpoint-id": "instanceConnectEndpointId", "subnet-id": "subnetId", "vpc-id": "vpcId", "state": "state"}
         for name, values in call.filters().items():
-            here = [one for one in here if one.get(named.get(name, ""), "") in values]
-        items = "".join(f"<item>{''.join(f'<{key}>{value}</{key}>' for key, value in one.items())}</item>" for one in here)
+            found = [one for one in found if one.get(named.get(name, ""), "") in values]
+        items = "".join(f"<item>{''.join(f'<{key}>{value}</{key}>' for key, value in one.items())}</item>" for one in found)
         return ec2_answer(call, f"<instanceConnectEndpointSet>{items}</instanceConnectEndpointSet>")
+
+
+def here(plan: Plan, region: str, backend: Any) -> dict[str, str] | None:
+    """The region's endpoint, in EC2's fields; None when there is none."""
+    state = plan.world.connect_endpoints.get(region)
+    return None if state is None else _fields(region, state, backend)
+
+
+def groups(endpoint: dict[str, str]) -> list[str]:
+    """The ids of its security groups."""
+    return re.findall(r"<item>(sg-[0-9a-f]+)</item>", endpoint["securityGroupIdSet"])
 
 
 def _fields(region: str, state: str, backend: Any) -> dict[str, str]:

@@ -62,6 +62,7 @@ class Endpoint:
         from provisioner.rehearsal.supervisor import Hosts
         from provisioner.rehearsal.trail import Trail
         from provisioner.rehearsal.truth import Truth
+        from provisioner.rehearsal.ways import Ways
 
         machines.install()
         self.truth = Truth()
@@ -72,7 +73,9 @@ class Endpoint:
         lifecycle.on_running, self.hosts.busy = self._spots.running, self._spots.busy
         self._ec2 = Ec2(self._lock, self.plan, lifecycle, self.truth, self._spots)
         self._scheduler = Scheduler(self._lock, clock, self.truth, self._act)
-        self._services: dict[str, Callable[[Call], Reply]] = {"ec2": self._ec2.answer, "sts": account.sts, "ssm": account.ssm}
+        self._services: dict[str, Callable[[Call], Reply]] = {"ec2": self._ec2.answer, "sts": account.sts}
+        self._ways = Ways(self._lock, self.plan, self.hosts)
+        self._services |= {"ssm": self._ways.ssm, "ec2-instance-connect": self._ways.open_tunnel}
         self._services |= {"pricing": price_list.pricing, "servicequotas": account_quotas.service(self.plan)}
         self._services |= {"scheduler": self._scheduler.answer, "iam": account.iam(self.plan)}
         self._trail = Trail()
@@ -221,7 +224,7 @@ class Endpoint:
                 ]
             )
         if (method, what) == ("GET", "route"):
-            return self._route(query)
+            return _json(self._ways.by_address(query))
         raise Refusal("NotFound", f"the rehearsal has no {method} {what}", 404)
 
     def _add_faults(self, body: bytes) -> Reply:
@@ -246,36 +249,6 @@ class Endpoint:
         except ValueError as e:
             raise Refusal("MalformedPolicyDocument", str(e)) from e
         return _json({"enforced": self._policy is not None})
-
-    def _route(self, query: str) -> Reply:
-        from urllib.parse import parse_qs
-
-        from provisioner.rehearsal import machines
-
-        asked = {key: values[0] for key, values in parse_qs(query).items()}
-        address, port = asked.get("address", ""), asked.get("port", "22")
-        with self._lock:
-            everything = (machine for region in engine.regions() for machine in machines.machines(engine.backend(region)))
-            machine = next((one for one in everything if address and one.public_ip == address), None)
-        if machine is None:
-            raise Refusal("NoSuchAddress", f"no machine of the rehearsal has the address {address!r} now", 404)
-        if not _lets_in(machine, int(port) if port.isdigit() else 0):
-            raise Refusal("NotAllowed", f"no rule of {machine.id}'s security groups lets port {port} in", 403)
-        if machine.reach == "impaired" or port != "22":
-            raise Refusal("Refused", f"nothing answers on port {port} of {machine.id}", 410)
-        there = self.hosts.port(machine.id)
-        if there is None:
-            raise Refusal("NotBooted", f"{machine.id} has not booted yet", 409)
-        return _json({"host": "127.0.0.1", "port": there, "instance": machine.id})
-
-
-def _lets_in(machine: Any, port: int) -> bool:
-    for group in machine.security_groups:
-        for rule in group.ingress_rules:
-            ports = (int(rule.from_port or -1), int(rule.to_port or -1))
-            if str(rule.ip_protocol) == "-1" or (rule.ip_protocol == "tcp" and ports[0] <= port <= ports[1]):
-                return True
-    return False
 
 
 def _send(reply: Reply, call: Call | None, start_response: StartResponse) -> list[bytes]:

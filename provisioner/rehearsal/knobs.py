@@ -32,6 +32,7 @@ class Timing:
     listing_s: float = 0.0  # made -> listed; until then describing it by id answers NotFound
     fleet_s: float = 0.3  # a fleet asked for -> its machines
     fleet_late_s: float = 0.0  # how much later than it was asked to a fleet ends, and says that it will
+    tunnel_s: float = 3600.0  # how long a connection through an Instance Connect endpoint lasts
     kill_grace_s: float = 0.5  # SIGTERM -> SIGKILL for a machine's processes, never longer than stopping_s
 
 
@@ -65,6 +66,7 @@ class World:
     stuck: Stuck | None = None
     throttle: tuple[Rate, ...] = ()
     connect_endpoints: Mapping[str, str] = field(default_factory=dict)  # region -> state of the one there
+    session_manager: bool = False  # are machines managed nodes, as an account's default host management makes them?
     fleet_role: bool = True  # is there the service-linked role that EC2 Fleet acts with?
     fleets_persist: bool = False  # does a fleet of type request fill itself again, and try again what it could not have?
     page_size: int | None = None  # how much of a list comes at once though nobody asked for pages
@@ -93,7 +95,7 @@ class World:
 
 
 _OFF = frozenset({"spot", "stuck", "throttle"})  # null takes them away
-_FLAGS = frozenset({"fleet_role", "fleets_persist"})
+_FLAGS = frozenset({"fleet_role", "fleets_persist", "session_manager"})
 KNOBS = _OFF | _FLAGS | {"timing", "limits", "capacity", "spot_capacity", "spot_price_usd", "connect_endpoints", "page_size"}
 _NOT_OBJECTS = _FLAGS | {"page_size"}
 

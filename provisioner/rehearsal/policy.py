@@ -1,8 +1,8 @@
 """An IAM policy decided: does this document allow this action on this resource, in this context?
 
 moto can enforce actions and ignores Resource and Condition, which is where least privilege lives. So the few parts of the
-language that gpulease's own policies use are decided here: Action and NotAction with wildcards, Resource ARNs, the string
-and ARN operators with IfExists, ForAnyValue and ForAllValues, Null and Bool. What a policy uses beyond that is refused when
+language that gpulease's own policies use are decided here: Action and NotAction with wildcards, Resource ARNs, the string,
+number and ARN operators with IfExists, ForAnyValue and ForAllValues, Null and Bool. What a policy uses beyond that is refused when
 it is handed over (`check`), never read as something that matches: a test must not pass because a line was skipped.
 
 An explicit Deny wins; what nothing allows is denied. Condition keys are compared without case, as AWS does.
@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -152,9 +153,17 @@ def _equal_any_case(want: str, value: str) -> bool:
     return want.lower() == value.lower()
 
 
+def _same_number(want: str, value: str) -> bool:
+    try:
+        return Decimal(want) == Decimal(value)
+    except ArithmeticError:
+        return False
+
+
 _MATCHES: dict[str, tuple[Callable[[str, str], bool], bool]] = {
     "StringEquals": (_equal, False),
     "StringNotEquals": (_equal, True),
+    "NumericEquals": (_same_number, False),
     "StringEqualsIgnoreCase": (_equal_any_case, False),
     "StringLike": (like, False),
     "StringNotLike": (like, True),

@@ -37,6 +37,7 @@ _REST = {  # service -> (method, path, action); a group of the path is a paramet
         ("GET", r"/tags/(?P<ResourceArn>.+)", "ListTagsForResource"),
         ("POST", r"/tags/(?P<ResourceArn>.+)", "TagResource"),
     ),
+    "ec2-instance-connect": (("GET", r"/openTunnel", "OpenTunnel"),),
     "s3": (  # by the names of the permissions, which are not those of the calls
         ("GET", r"/(?P<Bucket>[^/]+)/?", "ListBucket"),
         ("GET", r"/(?P<Bucket>[^/]+)/(?P<Key>.+)", "GetObject"),

@@ -87,6 +87,9 @@ class Link:
         """Raise HostError when the connection is gone."""
         if self.lost or not self.transport.is_active():
             why = self.lost or ("it was closed here" if self._closed.is_set() else "the other side closed it")
+            carrier: Any = self.transport.sock
+            if hasattr(carrier, "said") and (said := carrier.said()):  # a program (through.py)
+                why = f"{why}: {said}"
             raise HostError(f"connection lost to {self.target.name}", why=why, next=LOST_NEXT)
 
     def close(self) -> None:

@@ -22,12 +22,13 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from provisioner.clean import clean_lines
 from provisioner.errors import RefusedError
 
 REACHES = ("endpoint", "ssm")
+LONGEST_S = {"endpoint": 3600}  # after which AWS ends a connection; for a session AWS names no such time unless the account sets one
 PLUGIN = "session-manager-plugin"
 FINAL = re.compile(
     r"AccessDenied|UnauthorizedOperation|not authorized|Unable to locate credentials|ExpiredToken|config profile .* could not be found"
@@ -36,11 +37,11 @@ FINAL = re.compile(
 GRACE_S = 2.0
 
 
-def route(reach: str, profile: str | None) -> Callable[[str, int], socket.socket]:
-    """The route for SSH's two connections, each a program of its own."""
+def route(reach: str, profile: str | None, program: Sequence[str] = ("aws",)) -> Callable[[str, int], socket.socket]:
+    """The route for SSH's two connections, each a program of its own: `aws`, or what stands for it in a rehearsal."""
 
     def open_program(address: str, port: int) -> socket.socket:
-        return Program(argv(reach, address, port, profile))
+        return Program(argv(reach, address, port, profile, program))
 
     return open_program
 
@@ -50,7 +51,7 @@ def name(instance: str, region: str) -> str:
     return f"{instance}.{region}"
 
 
-def argv(reach: str, address: str, port: int, profile: str | None) -> list[str]:
+def argv(reach: str, address: str, port: int, profile: str | None, program: Sequence[str] = ("aws",)) -> list[str]:
     """The program and its arguments; none of them is a secret."""
     instance, _, region = address.partition(".")
     if not re.fullmatch(r"i-[0-9a-f]{8,17}", instance) or not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d{1,2}", region):
@@ -60,7 +61,7 @@ def argv(reach: str, address: str, port: int, profile: str | None) -> list[str]:
     else:
         document = ["--document-name", "AWS-StartSSHSession", "--parameters", f"portNumber={port}"]
         verb = ["ssm", "start-session", "--target", instance, *document]
-    return ["aws", *verb, "--region", region, *(["--profile", profile] if profile else [])]
+    return [*program, *verb, "--region", region, *(["--profile", profile] if profile else [])]
 
 
 def check(reach: str) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from provisioner.errors import UsageError
 from provisioner.providers import aws_actions
 from provisioner.providers.aws_inventory import MADE, OTHER
-from provisioner.providers.aws_policy import document
+from provisioner.providers.aws_policy import LONGEST, document
 
 PROVIDERS = Path(aws_actions.__file__).parent
 BY_AWS = {"ec2:CreateTags", "iam:PassRole", "iam:TagRole", "scheduler:TagResource", "sqs:TagQueue"}
 """Asked for by AWS beside another call; never called."""
+
+CARRIED = {"ec2-instance-connect:OpenTunnel", "ssm:StartSession"}
+"""Called by the user's `aws` program, which carries a connection where no address may come in."""
 
 CALLED_OTHERWISE = {"s3:ListObjectsV2": "s3:ListBucket"}
 """Calls whose permission has another name."""
@@ -36,15 +41,34 @@ def called() -> set[str]:
 def test_the_list_is_what_the_source_calls_no_more_and_no_less() -> None:
     listed = [action.name for action in aws_actions.ACTIONS]
     assert len(listed) == len(set(listed))
-    assert set(listed) == called() | BY_AWS | ACTED
+    assert set(listed) == called() | BY_AWS | ACTED | CARRIED
 
 
 @pytest.mark.parametrize("name", aws_actions.POLICIES)
 def test_each_policy_allows_exactly_its_actions_without_a_wildcard(name: str) -> None:
-    allowed = [a for s in document(name)["Statement"] for a in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])]
+    made = document(name, fleet=name == "runner")["Statement"]
+    allowed = [a for s in made for a in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])]
     assert set(allowed) == set(aws_actions.of(name)) and not [a for a in allowed if "*" in a]
-    sids = [s["Sid"] for s in document(name)["Statement"]]
+    sids = [s["Sid"] for s in made]
     assert len(sids) == len(set(sids)) and all(re.fullmatch("[A-Za-z0-9]+", sid) for sid in sids), "what IAM takes as a Sid"
+
+
+def test_a_policy_fits_into_iam_with_everything_that_can_be_asked_for() -> None:
+    most = document("runner", regions=["us-east-1", "us-west-2"], types=["g6.xlarge", "g6.2xlarge"], account="123456789012", fleet=True)
+    assert len(json.dumps(most, separators=(",", ":"))) <= LONGEST == 6144
+
+
+def test_a_runner_may_make_a_fleet_only_where_that_was_asked_for() -> None:
+    """A fleet launches with AWS's own role: whoever may make one has no limit on types."""
+    made = document("runner", types=["g6.*"])["Statement"]
+    plain = [a for s in made for a in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])]
+    assert set(plain) == set(aws_actions.of("runner")) - set(aws_actions.FLEET_ONLY)
+
+
+@pytest.mark.parametrize("wrong", [{"regions": ["mars"]}, {"types": ["x y"]}, {"account": "12"}], ids=str)
+def test_a_limit_that_could_never_match_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"--(region|type|account) is"):
+        document("runner", **wrong)
 
 
 def test_no_policy_for_a_name_or_a_limit_that_has_no_meaning() -> None:

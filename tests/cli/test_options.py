@@ -45,7 +45,6 @@ WRONG = [
     (["--minutes", "45", "--keep", "44m"], 4, "2640 s of them for --keep"),
     (["--reach-from", "0.0.0.0/0"], 2, "4294967296 addresses"),
     (["--reach-from", "home"], 2, "--reach-from is 'home'"),
-    (["--rehearse", "--no-ingress"], 2, "--no-ingress has no meaning in a rehearsal"),
     (["--no-ingress", "--host", "me@box"], 2, "--no-ingress needs --provider aws"),
     (["--no-ingress", "--reach-from", "203.0.113.7/32"], 2, "--no-ingress and --reach-from"),
     (["--aws-profile", "nobody"], 4, "'nobody' is not configured"),

@@ -26,7 +26,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("providers", "rehearsal", "remote", "runtimes", "evals", "evidence", "decide"), 2),
     **dict.fromkeys(("profile", "profile_fields", "profile_sections", "plan", "ledger", "drills"), 3),
     **dict.fromkeys(("guards", "watchdog", "closing", "reap", "caller"), 3),
-    **dict.fromkeys(("life", "identify", "launching", "interruption", "serving", "measure", "run", "schedule"), 3),
+    **dict.fromkeys(("life", "identify", "launching", "interruption", "serving", "measure", "run", "rehearsed", "schedule"), 3),
     **dict.fromkeys(
         (
             "report",

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provisioner import clouds
+from provisioner import rehearsed
 from provisioner.ledger import LeaseFolder, alive
 from provisioner.model import Requirements
 from provisioner.providers.aws import AwsProvider
@@ -75,7 +75,7 @@ class Batch:
         self.folder = folder
         self.providers = [AwsProvider(REGION, endpoint=endpoint) for endpoint in endpoints]
         for provider in self.providers:
-            clouds.prepare(provider, [REGION])
+            rehearsed.prepare(provider, [REGION])
             provider.check_schedule([REGION])
         self.offer = self.providers[0].offers(Requirements(gpu="L4", gpus=1))[0]
         through, self.line = proxy(endpoints[0], seed)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioner import clouds
+from provisioner import rehearsed
 from provisioner.errors import Exit
 from provisioner.providers.aws import AwsProvider
 from tests.life.conftest import Bench
@@ -77,7 +77,7 @@ def test_no_request_leaves_before_its_intent_is_synced(
 ) -> None:
     if shutil.which("strace") is None:
         cannot("apt-get install strace")
-    clouds.prepare(AwsProvider("us-east-1", endpoint=bench.cloud.endpoint), ["us-east-1"])  # what `gpulease init aws` does, in no lease
+    rehearsed.prepare(AwsProvider("us-east-1", endpoint=bench.cloud.endpoint), ["us-east-1"])  # what `gpulease init aws` does, in no lease
     full = {"action": "RunInstances", "kind": "error", "code": "InsufficientInstanceCapacity", "times": 1}
     bench.cloud.faults([full, taken(8), SLOW])
     bench.state.mkdir(mode=0o700, exist_ok=True)

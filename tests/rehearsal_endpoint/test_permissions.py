@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import re
 import secrets
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -23,6 +25,8 @@ from provisioner.providers.aws_init import Site
 from provisioner.providers.aws_inventory import OTHER
 from provisioner.providers.aws_policy import document
 from provisioner.rehearsal.client import Rehearsal
+from provisioner.remote import through
+from provisioner.remote.through import REACHES
 from tests.rehearsal_endpoint.conftest import QUICK, STANDIN, Cloud, code_of, wait_for
 
 REGION, ACCOUNT = "us-east-1", "123456789012"
@@ -42,6 +46,7 @@ class Place:
         site.make(site.look(), lambda text: None)
 
     def enforce(self, name: str | None, without: str = "", **limits: Any) -> None:
+        limits = {"fleet": name == RUNNER, **limits}
         self.rehearsal.enforce(None if name is None else less(document(name, account=ACCOUNT, **limits), without))
 
     def provider(self) -> AwsProvider:
@@ -66,7 +71,8 @@ class Place:
 
     def used(self, since: int) -> set[str]:
         """What our own code sent since then, and what AWS asked for beside that."""
-        ours = [entry for entry in self.rehearsal.log()[since:] if "gpulease/" in entry["userAgent"]]
+        agents = ("gpulease/", "rehearsed-aws")  # we, and the program that carries our connection
+        ours = [entry for entry in self.rehearsal.log()[since:] if any(agent in entry["userAgent"] for agent in agents)]
         beside = {action for entry in ours for action in entry.get("permissions", ())}
         return beside | {f"{entry['service']}:{entry['action']}" for entry in ours}
 
@@ -170,6 +176,66 @@ def lease_id() -> str:
     return f"r-20260101t000000z-{''.join(secrets.choice('0123456789abcdefghjkmnpqrstvwxyz') for _ in range(8))}"
 
 
+@contextlib.contextmanager
+def unreachable(place: Place, reach: str) -> Iterator[Resource]:
+    """A machine that no address may reach, in an account with an endpoint and with managed nodes."""
+    place.rehearsal.faults([{"connect_endpoints": {REGION: "create-complete"}, "session_manager": True}])
+    provider, lease = place.provider(), lease_id()
+    offer = replace(provider.offers(NEED)[0], spot=False, zone=f"{REGION}a")
+    spec = LaunchSpec(offer, 60, "2027-01-01T00:00:00Z", b"{}", reach=reach)
+    made: dict[str, Resource] = {}
+    try:
+        for number, kind in enumerate(provider.steps(spec), 1):
+            made[kind] = provider.create(kind, spec, lease=lease, token=f"way-{number}-{secrets.token_hex(8)}", made=made)
+        wait_for(lambda: provider.observe(made["instance"]).phase is Phase.HERE)
+        yield made["instance"]
+    finally:
+        place.rehearsal.faults([{"connect_endpoints": {REGION: None}, "session_manager": False}])
+        let_go(provider, lease, lambda name, do: do())
+
+
+def refused(place: Place, reach: str, machine: Resource, *, port: int = 22) -> str:
+    """What AWS says to the program that would carry the connection; "" when it lets it. The machines here have no SSH."""
+    words = through.argv(reach, through.name(machine.id, REGION), port, None, place.rehearsal.aws())
+    said = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60).stderr
+    found = re.search("An error occurred .*|There are no available instance connect endpoints", said)
+    return found[0] if found else ""
+
+
+@pytest.mark.parametrize(
+    ("reach", "action"),
+    [
+        ("endpoint", "ec2-instance-connect:OpenTunnel"),
+        ("endpoint", "ec2:DescribeInstances"),
+        ("endpoint", "ec2:DescribeInstanceConnectEndpoints"),
+        ("ssm", "ssm:StartSession"),
+    ],
+)
+def test_each_right_of_the_way_in_that_is_missing_is_named(reach: str, action: str, place: Place) -> None:
+    with unreachable(place, reach) as machine:
+        place.enforce(RUNNER, without=action)
+        said = refused(place, reach, machine)
+        assert f"not authorized to perform: {action}" in said and through.FINAL.search(said), "and it is not asked again"
+        place.enforce(RUNNER)
+        assert refused(place, reach, machine) == ""
+        place.enforce(None)
+
+
+def test_the_way_in_is_to_port_22_and_to_machines_of_ours_only(place: Place) -> None:
+    with unreachable(place, "endpoint") as machine, unreachable(place, "ssm") as managed:
+        place.enforce(RUNNER)
+        assert "not authorized" in refused(place, "endpoint", machine, port=8000)
+        place.enforce(None)
+        place.cloud.ec2.delete_tags(Resources=[managed.id], Tags=[{"Key": "gpulease:managed"}])
+        place.enforce(RUNNER)
+        assert "not authorized" in refused(place, "ssm", managed), "somebody else's machine"
+        place.enforce(None)
+        place.cloud.ec2.create_tags(Resources=[managed.id], Tags=[{"Key": "gpulease:managed", "Value": "true"}])
+        place.rehearsal.faults([{"connect_endpoints": {REGION: "create-failed"}, "session_manager": False}])
+        assert "There are no available" in refused(place, "endpoint", machine)
+        assert "TargetNotConnected" in refused(place, "ssm", managed)
+
+
 def test_the_runners_policy_is_what_a_life_uses_no_more_and_no_less(place: Place) -> None:
     place.enforce(RUNNER, regions=[REGION], types=["g6.*"])
     before, lease, provider = len(place.rehearsal.log()), lease_id(), place.provider()
@@ -182,9 +248,9 @@ def test_the_runners_policy_is_what_a_life_uses_no_more_and_no_less(place: Place
     last = life(provider, lease, strays)
     assert all(looked.checked for looked in last.looked_in), [looked for looked in last.looked_in if not looked.checked]
     assert not [r for r in life(provider, lease_id(), fleet=True).resources if r.phase is not Phase.GONE]
-    spec = LaunchSpec(provider.offers(NEED)[0], 60, "2027-01-01T00:00:00Z", reach="endpoint")
-    with contextlib.suppress(ProviderError):  # the rehearsal has no Instance Connect endpoint; that it was asked about is enough
-        provider.create("security-group", spec, lease=lease, token="endpoint-1-x", made={})
+    for reach in REACHES:
+        with unreachable(place, reach) as machine:
+            assert refused(place, reach, machine) == ""
     assert not any(entry.get("error") == "UnauthorizedOperation" for entry in place.rehearsal.log()[before:])
     denied_removals(provider)
     assert place.used(before) == set(aws_actions.of(RUNNER))
@@ -265,8 +331,9 @@ def test_each_action_of_fleets_that_is_missing_stops_a_life_through_one(name: st
     place.rehearsal.faults([{"timing": {"fleet_s": 0.5}}])
     place.enforce(RUNNER, without=action)
     try:
-        with pytest.raises(Stopped, match=action):
+        with pytest.raises(Stopped, match=action) as stopped:
             life(place.provider(), lease, fleet=True)
+        assert name not in FLEETS or stopped.value.error.next.endswith("gpulease iam policy runner --fleet")
     finally:
         place.enforce(None)
         place.rehearsal.faults([{"timing": QUICK}])
