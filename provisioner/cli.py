@@ -346,7 +346,7 @@ def rehearse_serve(
 
     \b
         gpulease rehearse serve --port 5555
-        AWS_ENDPOINT_URL=http://127.0.0.1:5555 aws ec2 describe-instances
+        AWS_ENDPOINT_URL=http://127.0.0.1:5555 aws ec2 describe-instances --region us-east-1
     """
     from provisioner.commands import serve_rehearsal
 

@@ -46,7 +46,7 @@ def init_aws(
 
     with ending(as_json):
         if not yes:
-            askable()
+            askable("what is made or removed in an account is confirmed once")
         code, record, text = init_aws(region or [], aws_profile, endpoint, remove=remove, ask=None if yes else confirm, tell=complain)
         leave(code, record if as_json else text)
 

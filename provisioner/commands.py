@@ -282,7 +282,8 @@ def show_proof(name: str | None, path_only: bool, recheck: bool) -> Coded:
     record = {"schema": "gpulease/proof/1", "path": str(folder.evidence), "verify": report.json()}
     if report.exit:
         return int(Exit.FAILED), record, report.text()  # a page that does not follow from what was signed is not shown
-    return 0, record, (folder.evidence / "report.md").read_text(encoding="utf-8")
+    page = (folder.evidence / "report.md").read_text(encoding="utf-8")
+    return 0, record, page.replace("&#39;", "'").replace("&quot;", '"')  # quotes mean nothing in Markdown; the file has them for HTML
 
 
 RECHECK_S = 30.0

@@ -40,7 +40,11 @@ def examine(target: Target) -> tuple[int, dict[str, Any], str]:
     check(target)
     findings = list(_findings(target))
     bad = any(f.result == BAD for f in findings)
-    rows = [[f.result, f.check, f.saw + (f"; next: {f.next}" if f.next and f.result != OK else "")] for f in findings]
+    rows: list[list[str]] = []
+    for f in findings:
+        rows.append([f.result, f.check, f.saw])
+        if f.next and f.result != OK:
+            rows.append(["", "", f"next: {f.next}"])  # a line of its own: it is there to be copied
     record = {"schema": "gpulease/doctor/1", "version": __version__, "ok": not bad, "findings": [vars(f) for f in findings]}
     return int(Exit.REFUSED if bad else Exit.OK), record, table(rows)
 
@@ -120,6 +124,19 @@ def _old() -> str:
             next=f"gpulease release {orphans[0]}",
         )
     return "none is left over"
+
+
+def costs_now() -> str:
+    """What the leases here cost now, as far as their journals know: the last line of an error whose command has none of its own."""
+    try:
+        left = [s for s in map(ledger.standing, ledger.folders()) if (s.open or s.broken) and not cloud_has_ended(_settings(s))]
+    except (GpuleaseError, OSError):
+        return "not known: the leases of this computer cannot be read"
+    if not left:
+        return "no lease of this computer is known to be left"
+    kept = sum(s.alive for s in left)
+    names = ", ".join(s.folder.id for s in left[:3]) + (", …" if len(left) > 3 else "")
+    return f"{len(left)} lease(s) not seen gone ({names}), {kept} of them looked after; gpulease ls"
 
 
 def _settings(stands: ledger.Standing) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -20,6 +22,15 @@ from provisioner.clean import clean
 from provisioner.errors import GpuleaseError
 from provisioner.plan import Plan, minutes, offer_text
 from provisioner.scope import takes
+
+TO_PASTE = frozenset({"keep"})
+"""Stages whose lines hold a command: whoever pastes it must not paste a line break."""
+
+_PROSE = re.compile(
+    r"error: |  (?:why|now): +|(?:profile|machine|else|price|source|cost|time|too dear|verdict|no proof) +(?=\S)|(?:VERDICT|NOT SHOWN)  "
+    r"|(?:ok|WRONG|unknown|not asked) {2,}\S.{0,40}?  +| {9}(?=[^\s\"{}\[\]])"
+)
+"""What a line of ours begins with that is a sentence. No command, no path to copy and no JSON begins so."""
 
 SIMULATED = "SIMULATED: an embedded cloud on this machine; no account, no GPU, no money"
 
@@ -39,7 +50,16 @@ class Story:
 
     def tell(self, stage: str, text: str) -> None:
         self._wipe()
-        self._write(f"{time.strftime('%H:%M:%S', time.gmtime())}  {stage:<8}  {clean(text):<70}  {self.spent()}".rstrip() + "\n")
+        begin = f"{time.strftime('%H:%M:%S', time.gmtime())}  {stage:<8}  "
+        if not self._live or stage in TO_PASTE:
+            self._write(f"{begin}{clean(text):<70}  {self.spent()}".rstrip() + "\n")
+            return
+        # What was spent stands at the right of the first line; a text that is too long goes on below its own beginning.
+        spent = self.spent()
+        room = max(20, shutil.get_terminal_size().columns - len(begin) - len(spent) - 3)
+        first, *more = textwrap.wrap(clean(text), room, break_long_words=False, break_on_hyphens=False) or [""]
+        lines = [f"{begin}{first:<{min(70, room)}}  {spent}".rstrip(), *(" " * len(begin) + line for line in more)]
+        self._write("\n".join(lines) + "\n")
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """A bar that is replaced by the next line; silent where there is no terminal."""
@@ -63,6 +83,25 @@ class Story:
             if self._fd is None or takes(self._fd, within):
                 self._out.write(text)
                 self._out.flush()
+
+
+def folded(text: str, columns: int | None) -> str:
+    """The text for a terminal of so many columns: a sentence that is too long goes on below its own beginning, between words.
+
+    None: not a terminal, so each line stays one. A line that may be copied (a command, a path, JSON) is never folded.
+    """
+    if columns is None:
+        return text
+    return "\n".join(_fold(line, columns) if len(line) > columns else line for line in text.split("\n"))
+
+
+def _fold(line: str, columns: int) -> str:
+    if not (found := _PROSE.match(line)):
+        return line
+    begin = found[0]
+    room = max(20, columns - len(begin))
+    lines = textwrap.wrap(line[len(begin) :], room, break_long_words=False, break_on_hyphens=False)
+    return begin + f"\n{' ' * len(begin)}".join(lines)
 
 
 def error_text(e: GpuleaseError, now: str = "") -> str:

@@ -79,8 +79,8 @@ def begin(app: typer.Typer, words: Sequence[str]) -> NoReturn:
 def ending(as_json: bool, now: str = "", *, usage: int = Exit.USAGE, speaks_of_money: bool = False) -> Iterator[None]:
     """The one place where an error becomes words and a number.
 
-    `now` is what it costs when a command ends in an error here. NOTHING_YET also makes every error a refusal: nothing
-    had been created. Where the command `speaks_of_money`, whatever kept it from seeing means unproven.
+    `now` is what it costs when a command ends in an error here; where it is empty, the journals here are asked. NOTHING_YET also makes
+    every error a refusal: nothing had been created. Where the command `speaks_of_money`, whatever kept it from seeing means unproven.
     """
 
     def code_of(e: GpuleaseError) -> int:
@@ -135,7 +135,7 @@ def show(answer: dict[str, Any] | str) -> None:
     """Print the answer, whatever stdout is: closed, full, a reader who has gone (| head), one that knows only ASCII."""
     try:
         # ASCII in JSON: what a machine or a model said holds no byte that a terminal would act on, and half characters pass.
-        print(answer if isinstance(answer, str) else json.dumps(answer, indent=2), flush=True)
+        print(_folded(answer, sys.stdout) if isinstance(answer, str) else json.dumps(answer, indent=2), flush=True)
     except (OSError, ValueError):
         _unread(sys.stdout)
 
@@ -143,14 +143,22 @@ def show(answer: dict[str, Any] | str) -> None:
 def complain(text: str, end: str = "\n") -> None:
     """To stderr, if anybody reads it."""
     with contextlib.suppress(OSError, ValueError):
-        print(text, end=end, file=sys.stderr, flush=True)
+        print(_folded(text, sys.stderr), end=end, file=sys.stderr, flush=True)
 
 
-def askable() -> None:
+def _folded(text: str, stream: Any) -> str:
+    if not stream.isatty():
+        return text
+    from provisioner.render import folded
+
+    return folded(text, os.get_terminal_size(stream.fileno()).columns or None)
+
+
+def askable(why: str = "a run is confirmed once before it starts") -> None:
     """Refuse, before anything is looked up, where nobody could see the question or answer it."""
     for stream, what in ((sys.stdin, "to ask on"), (sys.stderr, "to show the question on")):
         if not stream.isatty():
-            raise UsageError(f"there is no terminal {what}", why="a run is confirmed once before it starts", next="add --yes")
+            raise UsageError(f"there is no terminal {what}", why=why, next="add --yes")
 
 
 def typed(question: str) -> str:
@@ -187,6 +195,10 @@ def _line() -> str:
 
 def _end(e: GpuleaseError, now: str, code: int, as_json: bool, name: str = "") -> NoReturn:
     _settle(code)
+    if not now:
+        from provisioner.doctor import costs_now
+
+        now = costs_now() + ("; what the provider has was not seen" if code == Exit.UNPROVEN else "")
     if as_json:
         leave(code, _record(e, now, code, name))
     from provisioner.render import error_text

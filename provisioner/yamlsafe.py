@@ -81,7 +81,10 @@ def shown(value: object, limit: int = 60) -> str:
 
 
 def _refuse(name: str, line: int, found: str, expected: str = "") -> NoReturn:
-    raise RefusedError(f"{name}:{line}: {found}" + (f"; expected {expected}" if expected else ""))
+    raise RefusedError(
+        f"{name}:{line}: {found}" + (f"; expected {expected}" if expected else ""),
+        next="correct that line; gpulease show profiles, and gpulease show playbooks, have examples",
+    )
 
 
 def _decode(text: str | bytes, name: str) -> str:

@@ -28,6 +28,7 @@ from provisioner.providers.aws_launch import LEASE
 from provisioner.providers.aws_login import Login
 from provisioner.providers.aws_offers import Survey
 
+WHERE_LOGINS_ARE = "looked in the environment, ~/.aws, and the metadata of a container or an instance"
 SETTLE_S, REHEARSED_SETTLE_S = 300.0, 5.0
 """How long after a lost answer a machine may still become listable. Seen on EC2: seconds; the margin is cheap."""
 
@@ -213,8 +214,10 @@ class AwsProvider:
             answer = self.account.ask("GetCallerIdentity", service="sts")
         except ProviderError as e:
             if e.provider_code in NO_LOGIN or e.next:
+                none = e.provider_code == "NoCredentialsError"
+                said = "there are no AWS credentials here" if none else f"AWS does not accept these credentials: {e.what}"
                 raise RefusedError(
-                    f"AWS does not accept these credentials: {e.what}", why=e.why, next=e.next or login_next(self.account.profile)
+                    said, why=f"{WHERE_LOGINS_ARE}; {e.why}" if none else e.why, next=e.next or login_next(self.account.profile)
                 ) from e
             raise
         self.account_id = str(answer.data["Account"])

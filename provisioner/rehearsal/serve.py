@@ -12,7 +12,9 @@ Printed to stdout: that line and nothing else. The story goes to stderr.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import shlex
@@ -68,7 +70,8 @@ def _serve(endpoint: Endpoint, state: Path, options: argparse.Namespace) -> int:
         def version_string(self) -> str:
             return SIMULATED
 
-    server = make_server("127.0.0.1", options.port, endpoint, threaded=True, request_handler=Quiet)
+    with contextlib.redirect_stderr(io.StringIO()):  # where a port is taken the library says so at length and ends; we say it ourselves
+        server = make_server("127.0.0.1", options.port, endpoint, threaded=True, request_handler=Quiet)
     server.daemon_threads = True  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.5}, name="server", daemon=True).start()
     ready = json.dumps({"endpoint": f"http://127.0.0.1:{server.server_port}", "pid": os.getpid()})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +16,9 @@ import typer
 from provisioner import cli as command_line
 from provisioner import errors
 from provisioner.errors import GpuleaseError
-from provisioner.render import error_text, table
+from provisioner.render import Story, error_text, folded, table
 from provisioner.terminal import bug
-from tests.cli.conftest import Cli
+from tests.cli.conftest import NOBODY, Cli
 
 ROOT = Path(__file__).parents[2]
 SOURCES = {path.relative_to(ROOT): path.read_text("utf-8") for path in sorted((ROOT / "provisioner").rglob("*.py"))}
@@ -191,3 +193,66 @@ def test_json_holds_no_byte_that_a_terminal_would_act_on(cli: Cli) -> None:
     said = cli("plan", "/no/\x1b[2J\x9b31m\u202e.yaml", "--json")
     assert said.code == 2 and said.out.isascii() and "\x1b" not in said.out
     json.loads(said.out)
+
+
+LONG = "nothing is running; everything seen gone 20:42:45 UTC; spent $0.02 (at most $0.03), and some words more so that it is long"
+
+
+@pytest.mark.parametrize("label", ["  now:   ", "  why:   ", "error: ", "verdict   ", "WRONG    AWS credentials  ", "         "])
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_long_sentence_goes_on_below_its_own_beginning(label: str, columns: int) -> None:
+    first, *more = folded(label + LONG, columns).split("\n")
+    assert first.startswith(label) and more and all(line.startswith(" " * len(label)) for line in more)
+    assert " ".join([first[len(label) :], *(line.strip() for line in more)]) == LONG, "nothing is lost and no word is cut"
+    assert columns == 40 or all(len(line) <= columns for line in (first, *more))
+    assert folded(label + LONG, None) == label + LONG, "a file or a pipe gets one line"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"  next:  {LONG}",
+        f"proof     /state/runs/{LONG}",
+        f'      "why": "{LONG}",',
+        f"*/15 * * * * out=$(gpulease reap --go 2>&1) {LONG}",
+        f'          "{LONG}"',
+    ],
+)
+def test_what_may_be_copied_is_never_broken(line: str) -> None:
+    assert folded(line, 40) == line
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_story_keeps_to_the_width_of_the_terminal_and_a_command_to_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((80, 24)))
+    out = Terminal()
+    story = Story(out, lambda: "$0.02")
+    story.tell("verify", LONG)
+    lines = out.getvalue().splitlines()
+    assert all(len(line) <= 80 for line in lines) and lines[0].endswith("$0.02") and lines[1].startswith(" " * 20)
+    assert " ".join(line[20:].removesuffix("$0.02").strip() for line in lines) == LONG
+    story.tell("keep", LONG)
+    assert LONG in out.getvalue().splitlines()[-1]
+
+
+@pytest.mark.parametrize("words", [["release", "nope"], ["logs", "nope"], ["ssh", "nope"], ["proof", "nope"], ["export", "nope"]])
+def test_every_error_says_what_it_costs_now(words: list[str], cli: Cli) -> None:
+    said = cli(*words)
+    assert said.code == 2 and said.err.rstrip().splitlines()[-1] == "  now:   no lease of this computer is known to be left"
+
+
+def test_what_could_not_be_seen_is_not_called_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = cli("reap", "--endpoint", NOBODY, "--json")
+    assert said.code == 20 and "what the provider has was not seen" in said.answer["now"], said
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"a: &x 1\nb: *x\n"], ids=["empty", "binary", "anchors"])
+def test_a_file_that_cannot_be_read_has_a_next_step(text: bytes, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(text)
+    said = cli("plan", str(tmp_path / "mine.yaml"), "--json")
+    assert said.code == 4 and "gpulease show profiles" in said.answer["next"] and "mine.yaml:1" in said.answer["what"]
