@@ -96,7 +96,7 @@ def test_capacity_and_quota_say_what_to_try(provider: AwsProvider, spec: LaunchS
 def test_no_credentials_is_a_refusal_that_names_the_next_command(wire: Wire, spec: LaunchSpec) -> None:
     forget_clients()
     nobody = AwsProvider("us-east-1")
-    with pytest.raises(RefusedError, match="NoCredentialsError") as e:
+    with pytest.raises(RefusedError, match="there are no AWS credentials here") as e:
         nobody.identity()
     assert "aws sso login" in e.value.next
     with pytest.raises(NotCreated) as nothing:
