@@ -19,8 +19,16 @@ settings.register_profile("gpulease", deadline=None, database=None)
 settings.load_profile("gpulease")
 
 
-TOGETHER = {"tests/real/": "real", "tests/kills/test_kills.py": "kills"}
+TOGETHER = {"tests/real/test_vllm.py": "vllm", "tests/kills/test_kills.py": "kills"}
 """Whose tests share what is expensive (an inference server at a time, a batch of kills) and so go to one worker."""
+
+LONG = ("tests/sim/", "tests/drill/", "tests/mutants/test_mutants.py::test_without_a_mutant", "tests/evidence/", "tests/packaging/")
+"""What takes half a minute and more on its own: begun last, it would keep one worker busy while the others have nothing left."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if getattr(config.option, "loadgroup", False):  # so xdist calls it in a worker
+        items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 @pytest.hookimpl(optionalhook=True)
