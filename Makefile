@@ -34,7 +34,7 @@ dev: $(VENV)/.developer
 test: $(VENV)/.developer
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-# Two at a time, those of tests/real one after the other: they start sshd and a real inference server.
+# Two at a time, those that load a real inference server one after the other.
 slow: WORKERS = 2
 slow: $(VENV)/.developer
 	@$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadgroup --timeout 1800 $(ARGS)
