@@ -44,9 +44,16 @@ def kept(aws: Aws) -> dict[str, list[str]]:
     return found
 
 
-def everywhere(aws: list[Aws]) -> dict[str, list[str]]:
+def everywhere(aws: list[Aws]) -> list[dict[str, list[str]]]:
+    """The same, cloud by cloud."""
     with ThreadPoolExecutor(2) as threads:
-        return {lease: ids for found in threads.map(kept, aws) for lease, ids in found.items()}
+        return list(threads.map(kept, aws))
+
+
+@pytest.fixture(scope="module")
+def left(aws: list[Aws]) -> list[dict[str, list[str]]]:
+    """What is there once everybody who could let go is dead or done, and until reap comes."""
+    return everywhere(aws)
 
 
 def test_three_hundred_and_more_were_killed_and_nobody_hangs(batch: Batch) -> None:
@@ -57,20 +64,20 @@ def test_three_hundred_and_more_were_killed_and_nobody_hangs(batch: Batch) -> No
 
 
 def test_what_a_guard_was_left_for_is_gone_and_released_is_never_false(
-    batch: Batch, aws: list[Aws], record_property: Callable[[str, object], None]
+    batch: Batch, left: list[dict[str, list[str]]], record_property: Callable[[str, object], None]
 ) -> None:
-    left = everywhere(aws)
+    there = sorted(lease for found in left for lease in found)
     runs = {run.lease: run for run in batch.runs}
-    assert set(left) <= set(runs)
-    assert [str(runs[lease]) for lease in left if runs[lease].released] == [], "released, and it is still there"
-    assert [str(runs[lease]) for lease in left if runs[lease].order.how not in ORPHANS] == [], "a guard was left, and did not end it"
-    assert left, "of those whose run and watchdog died something must be there, or this look sees nothing"
-    for line in table(batch.runs, left):
+    assert set(there) <= set(runs)
+    assert [str(runs[lease]) for lease in there if runs[lease].released] == [], "released, and it is still there"
+    assert [str(runs[lease]) for lease in there if runs[lease].order.how not in ORPHANS] == [], "a guard was left, and did not end it"
+    assert there, "of those whose run and watchdog died something must be there, or this look sees nothing"
+    for line in table(batch.runs, there):
         record_property("measured", line)
     record_property("measured", f"kills: {len(batch.runs)} runs in {batch.took_s:.0f} s, seed {SEED}; falsely released: 0")
 
 
-def table(runs: list[Killed], left: dict[str, list[str]]) -> list[str]:
+def table(runs: list[Killed], left: list[str]) -> list[str]:
     """One line a class: how many, how many in time to be hit, and who let go."""
     lines = []
     for how in sorted({run.order.how for run in runs}):
@@ -91,9 +98,11 @@ def test_every_machine_that_was_ever_made_had_its_intent_on_disk(batch: Batch) -
     assert len(made) > 150
 
 
-def test_reap_ends_what_both_left_behind(batch: Batch, aws: list[Aws], record_property: Callable[[str, object], None]) -> None:
+def test_reap_ends_what_both_left_behind(
+    batch: Batch, aws: list[Aws], left: list[dict[str, list[str]]], record_property: Callable[[str, object], None]
+) -> None:
     """From the same computer where the journals are, and from another one for every second lease."""
-    due = [sorted(kept(one)) for one in aws]
+    due = [sorted(found) for found in left]
 
     def reap(number: int) -> subprocess.CompletedProcess[str]:
         state = batch.folder / ("state" if number % 2 else "elsewhere")
@@ -104,7 +113,7 @@ def test_reap_ends_what_both_left_behind(batch: Batch, aws: list[Aws], record_pr
     with ThreadPoolExecutor(2) as threads:
         ended = list(threads.map(reap, range(len(aws))))
     assert [done.returncode for done in ended] == [0] * len(aws), [done.stdout + done.stderr for done in ended]
-    assert everywhere(aws) == {}
+    assert everywhere(aws) == [{}] * len(aws)
     assert [one for each in aws for one in each.instances() if one["State"]["Name"] != "terminated"] == []
     assert [one for each in aws for one in each.untagged()] == []
     many = sum(len(leases) for leases in due)
