@@ -221,7 +221,8 @@ def release(
         quiet = 0.0 if quiet_since is None else now - quiet_since
         done = seen is Verdict.RELEASED or (held.rebuilt and quiet_since is not None and quiet >= needed)
         if denied_since is not None and now - denied_since >= DENIED_S:
-            tell(f"nothing that costs is left; the rest may not be seen or removed with these rights. With them: gpulease release {id}")
+            rest_of_it = f"{_named(left)} out of reach of" if left else "the rest is out of sight for"
+            tell(f"nothing that costs is left; {rest_of_it} these rights: {_refusal(journal)}. With more: gpulease release {id}")
             done = True
         # Nothing bills while it is seen leaving, nor while nothing is found and only the last look is missing: none of that is of
         # the patience. A disk may be asked to go only once its machine is gone, and then has all of it.
@@ -240,6 +241,12 @@ def release(
 def _named(left: list[Resource]) -> str:
     first = f"{left[0].kind} {left[0].id}"
     return f"{first} is" if len(left) == 1 else f"{first} and {len(left) - 1} more are"
+
+
+def _refusal(journal: Journal) -> str:
+    """What the provider said last to a look or a removal that failed: it names the right."""
+    said = (e["body"].get("error") or e["body"].get("why") for e in reversed(journal.entries) if e["kind"] in ("sweep", "failed"))
+    return str(next(filter(None, said), "no reason was given")).rstrip(".")
 
 
 def _conclude(journal: Journal, seen: Verdict, left: list[Resource], quiet: float) -> Verdict:
@@ -344,8 +351,10 @@ def _ask(id: str, resource: Resource, provider: Provider, journal: Journal, tell
         code, request_id = getattr(e, "provider_code", type(e).__name__), getattr(e, "request_id", "")
         journal.note("failed", {**asked, "intentSeq": intent["seq"], "code": code, "why": words(e), "requestId": request_id})
         return "denied" if isinstance(e, NotPermitted) else "failed"
+    told = any(e["kind"] == "done" and asked.items() <= e["body"].items() for e in journal.entries)
     journal.note("done", {**asked, "intentSeq": intent["seq"], **answer})
-    tell(f"asked {resource.kind} {resource.id} to go")
+    if not told:  # what is not shown is asked until it must have shown; the story says so once
+        tell(f"asked {resource.kind} {resource.id} to go")
     return "asked"
 
 

@@ -246,7 +246,7 @@ def test_a_plain_no_about_what_costs_nothing_settles_soon_and_is_never_released(
     verdict, took, story = guarded(provider, path, clock)
     assert verdict in (Verdict.UNPROVEN, Verdict.LEAVING) and verdict is not Verdict.RELEASED
     assert 60 + DENIED_S <= took < 60 + DENIED_S + 60  # the machine's own time to go comes first
-    assert "gpulease release" in story[-1] and not later(provider, clock)
+    assert "gpulease release" in story[-1] and "scheduler: AccessDenied" in story[-1] and not later(provider, clock)
 
 
 def test_a_no_about_what_bills_is_asked_again_for_the_whole_patience(path: Path) -> None:
