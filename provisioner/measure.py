@@ -177,7 +177,7 @@ def _on_the_machine(
 
 def _from_here(life: Life, passes: Passes, left: cases.EvalSet, serving: Serving, way: Tunnel, on_line: Callable[[str], None]) -> None:
     key_file = life.folder.path / "api.key"
-    write_private(key_file, serving.api_key.encode())
+    write_private(key_file, serving.api_key.reveal_bytes())
     document = _document(passes.profile, left, f"{way.url}/v1", serving, "tunnel", str(key_file))
     local.run_client(document, on_line=on_line, sleep=life.waits.sleep)
 

@@ -252,7 +252,7 @@ def keep(life: Life, way: tunnel.Tunnel, serving: Serving, seconds: float) -> No
     with life.stage("keep") as detail:
         end = life.clock.now() + seconds
         key_file = life.folder.path / "api.key"
-        write_private(key_file, serving.api_key.encode())
+        write_private(key_file, serving.api_key.reveal_bytes())
         span = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
         life.tell("keep", f"for {span}; Ctrl-C ends it sooner. In another terminal:")
         life.tell("keep", f'export OPENAI_BASE_URL={way.url}/v1 OPENAI_API_KEY="$(cat {key_file})"   # model {serving.model_name}')

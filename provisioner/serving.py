@@ -24,6 +24,7 @@ from provisioner.profile import Profile
 from provisioner.remote import facts, play, playbook, ssh
 from provisioner.runtimes import server
 from provisioner.scope import Cancelled
+from provisioner.secret import Secret
 
 LAST_WORDS_S = 8.0
 """To fetch the end of the server's log before a rented machine is let go of."""
@@ -38,7 +39,7 @@ class Serving:
 
     host: Host
     server: server.Server
-    api_key: str
+    api_key: Secret
 
     @property
     def port(self) -> int:
@@ -53,7 +54,7 @@ class Serving:
         return self.server.name
 
 
-def spec_of(profile: Profile, *, port: int = 0, api_key: str = "") -> runtimes.ServeSpec:
+def spec_of(profile: Profile, *, port: int = 0, api_key: Secret | None = None) -> runtimes.ServeSpec:
     """What the profile asks the server to be. Raises RefusedError for what could not start, before anything is rented."""
     spec = runtimes.ServeSpec(
         model=profile.model.id,
@@ -67,7 +68,7 @@ def spec_of(profile: Profile, *, port: int = 0, api_key: str = "") -> runtimes.S
         env=profile.runtime.env,
         command=profile.runtime.command,
         api_key=api_key,
-        hf_token=os.environ.get("HF_TOKEN") or None,
+        hf_token=Secret(os.environ["HF_TOKEN"]) if os.environ.get("HF_TOKEN") else None,
     )
     runtime = runtimes.get(profile.runtime.name)
     runtime.argv(spec), runtime.env(spec)
@@ -79,7 +80,8 @@ def serve(life: Life, host: Host) -> Iterator[Serving]:
     """Install, start, wait for the first real answer; on the way out bring the log home and stop it."""
     profile = life.plan.profile
     runtime = runtimes.get(profile.runtime.name)
-    spec = spec_of(profile, port=ssh.free_port(host), api_key=secrets.token_hex(24))
+    key = Secret(secrets.token_hex(24))
+    spec = spec_of(profile, port=ssh.free_port(host), api_key=key)
     folder = f".gpulease/{life.lease.id}"
 
     def say(line: str) -> None:
@@ -130,7 +132,7 @@ def serve(life: Life, host: Host) -> Iterator[Serving]:
                     "serve", f"{running.runtime} {running.version} on 127.0.0.1:{running.port}, ready in {running.ready_ms / 1000:.1f} s"
                 )
             try:
-                yield Serving(host, running, spec.api_key)
+                yield Serving(host, running, key)
             finally:
                 # From here on nothing waits for the run's scope: a signal must not cost the log, nor the stop.
                 life.waits.grace(LAST_WORDS_S if goes else STOP_S, life.clock)

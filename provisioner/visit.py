@@ -16,6 +16,7 @@ from provisioner.clouds import cloud_has_ended, newest
 from provisioner.errors import HostError, RefusedError
 from provisioner.rehearsal.client import attach
 from provisioner.remote import through
+from provisioner.secret import environment
 
 
 def open_ssh(name: str, command: list[str]) -> int:
@@ -45,7 +46,7 @@ def open_ssh(name: str, command: list[str]) -> int:
         options += ["-o", f"ProxyCommand={shlex.join(program).replace('%', '%%')}"]
     options += ["-i", str(key).replace("%", "%%"), "-p", str(port)]
     try:
-        os.execvp("ssh", ["ssh", *options, f"{user}@{where}", *command])
+        os.execvpe("ssh", ["ssh", *options, f"{user}@{where}", *command], environment())
     except FileNotFoundError:
         raise RefusedError("there is no ssh on this machine", why="looked on the PATH", next="install the OpenSSH client") from None
 

@@ -28,6 +28,7 @@ from provisioner.lease import PATIENCE_S as LONGEST_RELEASE_S
 from provisioner.ledger import LeaseFolder, adopt, alive, standing
 from provisioner.model import Verdict
 from provisioner.scope import Scope
+from provisioner.secret import environment
 
 PATIENCE_S = 6 * 3600.0
 POLL_S = 0.5
@@ -51,6 +52,7 @@ def start(folder: LeaseFolder, overdue: float) -> int:
             stderr=log,
             start_new_session=True,
             cwd="/",
+            env=environment(),
         )
     finally:
         os.close(log)

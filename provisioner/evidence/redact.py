@@ -21,6 +21,7 @@ from typing import Any
 from provisioner.evidence.canonical import dumps
 from provisioner.journal import GENESIS, Entry
 from provisioner.model import Json
+from provisioner.secret import Secret
 
 PRIVATE = frozenset(
     {"accountId", "address", "arn", "bucket", "callerArn", "host", "identity", "owner", "privateAddress", "publicIp", "sourceIp", "user"}
@@ -50,7 +51,7 @@ def commitment(name: str, value: str, salt: bytes) -> str:
     return "sha256:" + hashlib.sha256(salt + name.encode() + value.encode()).hexdigest()
 
 
-def redacted(entries: Sequence[Entry], files: Mapping[str, bytes], secret: bytes) -> Redacted:
+def redacted(entries: Sequence[Entry], files: Mapping[str, bytes], secret: Secret) -> Redacted:
     """The copy. The salts come out of `secret`, so that the same secret makes the same copy."""
     texts = {name: data.decode("utf-8", "replace") for name, data in files.items()}
     found = dict(_found([entry["body"] for entry in entries]))
@@ -59,7 +60,7 @@ def redacted(entries: Sequence[Entry], files: Mapping[str, bytes], secret: bytes
     made = Redacted(b"", [], {})
     instead: dict[str, str] = {}
     for value, name in found.items():
-        salt = hmac.new(secret, f"{name}\0{value}".encode(), hashlib.sha256).digest()[:16]
+        salt = hmac.new(secret.reveal_bytes(), f"{name}\0{value}".encode(), hashlib.sha256).digest()[:16]
         instead[value] = commitment(name, value, salt)
         made.openings[instead[value]] = {"field": name, "salt": salt.hex(), "value": value}
     # The longest first: an ARN holds an account id, and both are replaced by one commitment.

@@ -26,6 +26,7 @@ from provisioner.evidence.canonical import Malformed, differs_at, dumps, loads
 from provisioner.evidence.messages import Problem, problem
 from provisioner.journal import sync_folder
 from provisioner.model import Json
+from provisioner.secret import Secret
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner, Key  # type: ignore[attr-defined]
@@ -82,11 +83,11 @@ def key(folder: Path) -> CryptoSigner:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         _private(path, os.fstat(fd), "chmod 600", stat.S_ISREG)
-        pem = os.read(fd, 4096)
+        pem = Secret(os.read(fd, 4096))
     finally:
         os.close(fd)
     try:
-        private = load_pem_private_key(pem, None)
+        private = load_pem_private_key(pem.reveal_bytes(), None)
     except ValueError:
         private = None
     if not isinstance(private, Ed25519PrivateKey):
@@ -96,9 +97,9 @@ def key(folder: Path) -> CryptoSigner:
     return CryptoSigner(private)
 
 
-def secret(keys: Path, about: bytes) -> bytes:
+def secret(keys: Path, about: bytes) -> Secret:
     """Bytes that only the key's owner can make again, another for everything that they are about: a signature nobody sees."""
-    return bytes.fromhex(key(keys).sign(b"salts " + hashlib.sha256(about).digest()).signature)
+    return Secret(bytes.fromhex(key(keys).sign(b"salts " + hashlib.sha256(about).digest()).signature))
 
 
 def opened(raw: bytes, public: bytes) -> tuple[bytes, str]:
@@ -183,11 +184,11 @@ def _make(path: Path) -> None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    pem = Secret(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, pem)
+        os.write(fd, pem.reveal_bytes())
         os.fsync(fd)
     finally:
         os.close(fd)

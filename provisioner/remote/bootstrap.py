@@ -25,6 +25,7 @@ from string import Template
 
 from provisioner.errors import HostError, RefusedError
 from provisioner.model import Host
+from provisioner.secret import Secret
 
 LIMIT = 16 << 10
 DEADLINE, TWIN, LEASE = "gpulease-deadline.timer", "gpulease-deadline-twin.timer", "gpulease-lease.timer"
@@ -164,7 +165,7 @@ def user_data(
     lease: str,
     deadline_epoch: int,
     client_public: str,
-    host_private: str,
+    host_private: Secret,
     host_public: str,
     lease_silence_s: int = 900,
     max_run_s: int = 86_400,
@@ -174,7 +175,7 @@ def user_data(
 
     config = {
         "ssh_deletekeys": True,
-        "ssh_keys": {"ed25519_private": host_private.strip() + "\n", "ed25519_public": _one_line(host_public)},
+        "ssh_keys": {"ed25519_private": host_private.reveal().strip() + "\n", "ed25519_public": _one_line(host_public)},
         "ssh_authorized_keys": [_one_line(client_public)],
         "disable_root": True,
         "ssh_pwauth": False,

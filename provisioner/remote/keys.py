@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.errors import RefusedError
+from provisioner.secret import Secret
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class KeyPair:
     def fingerprint(self) -> str:
         return fingerprint(self.public)
 
-    def private_text(self) -> str:
-        """The private half, for the one place that must carry it (user data)."""
-        return self.private.read_text(encoding="ascii")
+    def private_half(self) -> Secret:
+        """For the one place that must carry it (user data)."""
+        return Secret(self.private.read_bytes())
 
 
 def make_pair(folder: Path, name: str) -> KeyPair:

@@ -21,6 +21,9 @@ from provisioner.errors import RefusedError, RunError
 from provisioner.model import Host, Json
 from provisioner.remote import facts
 from provisioner.remote.playbook import Book, Expect, Put, Step, resolve, settle
+from provisioner.secret import Secret
+
+Given = Secret | bytes
 
 Sleep = Callable[[float], None]
 Say = Callable[[str], None]
@@ -41,7 +44,7 @@ def play(
     values: Mapping[str, str],
     *,
     sleep: Sleep,
-    secrets: Mapping[str, bytes] | None = None,
+    secrets: Mapping[str, Secret] | None = None,
     files: Mapping[str, bytes] | None = None,
     say: Say = lambda line: None,
 ) -> tuple[StepResult, ...]:
@@ -56,7 +59,7 @@ def playing(
     values: Mapping[str, str],
     *,
     sleep: Sleep,
-    secrets: Mapping[str, bytes] | None = None,
+    secrets: Mapping[str, Secret] | None = None,
     files: Mapping[str, bytes] | None = None,
     say: Say = lambda line: None,
 ) -> Iterator[tuple[StepResult, ...]]:
@@ -98,7 +101,7 @@ def _undo(book: Book, steps: Sequence[Step], host: Host, values: Mapping[str, st
     return problems
 
 
-def _given(book: Book, secrets: Mapping[str, bytes], files: Mapping[str, bytes]) -> Mapping[str, bytes]:
+def _given(book: Book, secrets: Mapping[str, Secret], files: Mapping[str, bytes]) -> Mapping[str, Given]:
     """Every blob that a step asks for, before the first step runs."""
     for step in book.doc.steps:
         for wanted, offered, kind in (
@@ -114,7 +117,7 @@ def _given(book: Book, secrets: Mapping[str, bytes], files: Mapping[str, bytes])
 
 
 def _play(
-    book: Book, host: Host, values: Mapping[str, str], given: Mapping[str, bytes], sleep: Sleep, say: Say, begun: list[Step]
+    book: Book, host: Host, values: Mapping[str, str], given: Mapping[str, Given], sleep: Sleep, say: Say, begun: list[Step]
 ) -> Iterator[StepResult]:
     for step in book.doc.steps:
         say(f"{book.doc.name}: {step.name}")
@@ -139,9 +142,10 @@ def _ended(step: Step, exit: int) -> str:
     return "does not hold" if step.assert_fact is not None else f"ended with {exit}"
 
 
-def _step(step: Step, host: Host, values: Mapping[str, str], given: Mapping[str, bytes], sleep: Sleep) -> tuple[int, str]:
+def _step(step: Step, host: Host, values: Mapping[str, str], given: Mapping[str, Given], sleep: Sleep) -> tuple[int, str]:
     if step.run is not None:
-        result = host.run(step.run, values=values, stdin=given[step.stdin] if step.stdin else b"", timeout=step.timeout, check=False)
+        stdin = _bytes(given[step.stdin]) if step.stdin else b""
+        result = host.run(step.run, values=values, stdin=stdin, timeout=step.timeout, check=False)
         return result.exit, _tail(result.stdout + result.stderr)
     if step.put is not None:
         _put(step.put, host, values, given)
@@ -153,14 +157,18 @@ def _step(step: Step, host: Host, values: Mapping[str, str], given: Mapping[str,
     return (1, problem) if problem else (0, "")
 
 
-def _put(put: Put, host: Host, values: Mapping[str, str], given: Mapping[str, bytes]) -> None:
+def _put(put: Put, host: Host, values: Mapping[str, str], given: Mapping[str, Given]) -> None:
     name = put.given or put.secret
-    data = given[name] if name is not None else (put.content or "").encode()
+    data = _bytes(given[name]) if name is not None else (put.content or "").encode()
     to = re.sub(r"\$([a-z][a-z0-9_]*)", lambda found: values[found[1]], put.to)
     # A value may hold "/" or ".." by its own rule; a path may not.
     if not re.fullmatch(r"\.gpulease(/[A-Za-z0-9_][A-Za-z0-9._-]*)+", to):
         raise RefusedError(f"the path {to!r} leads out of .gpulease")
     host.put(data, to, mode=int(put.mode, 8))
+
+
+def _bytes(given: Given) -> bytes:
+    return given.reveal_bytes() if isinstance(given, Secret) else given
 
 
 def _wait(step: Step, script: str, host: Host, values: Mapping[str, str], sleep: Sleep) -> tuple[int, str]:
@@ -212,6 +220,6 @@ class Player:
         self.host, self.sleep, self.say = host, sleep, say
 
     def __call__(
-        self, name: str, values: Mapping[str, str], *, secrets: Mapping[str, bytes] | None = None, files: Mapping[str, bytes] | None = None
+        self, name: str, values: Mapping[str, str], *, secrets: Mapping[str, Secret] | None = None, files: Mapping[str, bytes] | None = None
     ) -> AbstractContextManager[tuple[StepResult, ...]]:
         return playing(resolve(name), self.host, values, sleep=self.sleep, secrets=secrets, files=files, say=self.say)

@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 
 from provisioner.clean import clean_lines
 from provisioner.errors import RefusedError
+from provisioner.secret import environment
 
 REACHES = ("endpoint", "ssm")
 LONGEST_S = {"endpoint": 3600}  # after which AWS ends a connection; for a session AWS names no such time unless the account sets one
@@ -101,7 +102,8 @@ class Program(socket.socket):
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  open for as long as the program runs
         try:
             # A session of its own: Ctrl-C is ours to handle, and last words are still to be fetched through it.
-            self._process = subprocess.Popen(words, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=self._log, start_new_session=True)
+            end = theirs.fileno()
+            self._process = subprocess.Popen(words, stdin=end, stdout=end, stderr=self._log, start_new_session=True, env=environment())
         except BaseException:
             ours.close()
             self._log.close()

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from provisioner.errors import HostError, RunError, RuntimeFailed
 from provisioner.model import Host, Json
 from provisioner.runtimes.spec import Runtime, ServeSpec
+from provisioner.secret import Secret
 
 LOG_BYTES = 512 * 1024
 TAIL_LINES = 15
@@ -34,7 +35,7 @@ class Play(Protocol):
     """Run a playbook by name; leaving the block undoes it."""
 
     def __call__(
-        self, name: str, values: Mapping[str, str], *, secrets: Mapping[str, bytes] = ..., files: Mapping[str, bytes] = ...
+        self, name: str, values: Mapping[str, str], *, secrets: Mapping[str, Secret] = ..., files: Mapping[str, bytes] = ...
     ) -> AbstractContextManager[Any]: ...
 
 
@@ -89,7 +90,7 @@ def serve(
         "server_env": env_file(runtime.env(spec)),
         "server_config": runtime.config(spec),
         "server_redact": redact_script(spec),
-        "api_key": spec.api_key.encode(),
+        "api_key": spec.api_key or Secret(""),
     }
     script = {"server_start": start_script(runtime.argv(spec))}
     before = {(row["address"], row["port"]) for row in exposed()}
@@ -148,23 +149,21 @@ fi
 """
 
 
-def env_file(env: Mapping[str, str]) -> bytes:
+def env_file(env: Mapping[str, str | Secret]) -> Secret:
     """Read by the start script's shell: quoted, so that no value is ever expanded."""
-    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in env.items()).encode()
+    said = {name: value.reveal() if isinstance(value, Secret) else value for name, value in env.items()}
+    return Secret("".join(f"{name}={shlex.quote(value)}\n" for name, value in said.items()))
 
 
-def redact_script(spec: ServeSpec) -> bytes:
+def redact_script(spec: ServeSpec) -> Secret:
     """Takes the secrets out of the log before it reaches the disk; their closed form has nothing that sed would read."""
-    return "".join(f"s|{secret}|[secret]|g\n" for secret in sorted(spec.secrets, key=len, reverse=True)).encode()
+    return Secret("".join(f"s|{secret.reveal()}|[secret]|g\n" for secret in sorted(spec.secrets, key=len, reverse=True)))
 
 
 def log(host: Host, folder: str, spec: ServeSpec, limit: int = LOG_BYTES) -> str:
     """The end of the server's log, without secrets. Not cleaned: clean what is shown."""
     result = host.run('tail -c "$bytes" -- "$HOME/$folder/server.log"', values={"bytes": str(limit), "folder": folder}, check=False)
-    text = result.stdout
-    for secret in spec.secrets:
-        text = text.replace(secret, "[secret]")
-    return text
+    return _redacted(result.stdout, spec)
 
 
 def alive(host: Host, server: Server) -> bool:
@@ -287,7 +286,7 @@ def _failed(host: Host, runtime: Runtime, spec: ServeSpec, folder: str, what: st
 
 def _redacted(text: str, spec: ServeSpec) -> str:
     for secret in spec.secrets:
-        text = text.replace(secret, "[secret]")
+        text = secret.hidden(text)
     return text
 
 

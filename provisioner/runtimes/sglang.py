@@ -18,6 +18,7 @@ from decimal import Decimal
 from provisioner.runtimes.arguments import default_seqs, render, trusted
 from provisioner.runtimes.diagnose import SGLANG_FAILURES, search
 from provisioner.runtimes.spec import Diagnosis, Runtime, ServeSpec, environment
+from provisioner.secret import Secret
 
 RESERVED = {
     "--host": "the server listens on 127.0.0.1 only; it is reached through the tunnel",
@@ -73,13 +74,13 @@ def argv(spec: ServeSpec) -> tuple[str, ...]:
     return (*words, *render("sglang", flags, RESERVED))
 
 
-def env(spec: ServeSpec) -> dict[str, str]:
+def env(spec: ServeSpec) -> dict[str, str | Secret]:
     return environment({"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}, spec)
 
 
-def config(spec: ServeSpec) -> bytes:
+def config(spec: ServeSpec) -> Secret:
     # JSON's quoting is YAML's, and the key's form leaves nothing to quote anyway.
-    return f"api-key: {json.dumps(spec.api_key)}\n".encode() if spec.api_key else b""
+    return Secret(f"api-key: {json.dumps(spec.api_key.reveal())}\n" if spec.api_key else "")
 
 
 def figures(log: str) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """What a server is asked to be, and what every runtime can say about itself.
 
 A ServeSpec is checked as a whole before anything is rented: each field has one closed form, because each ends in a
-command line or a file on a machine that is paid for. Secrets are fields without repr; they leave through `env` and
+command line or a file on a machine that is paid for. Secrets are of a type that is not shown; they leave through `env` and
 `files`, which become 0600 files, and through nothing else.
 
 A Runtime is a row of pure functions, not a class hierarchy: what differs between servers is data. This file must
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from provisioner.errors import RefusedError
 from provisioner.model import Json
+from provisioner.secret import Secret
 
 FlagValue = Json
 """As YAML gives it: true/false for a switch, text, a whole number, a list, or a mapping (written as JSON)."""
@@ -49,14 +50,16 @@ class ServeSpec:
     flags: Mapping[str, FlagValue] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     command: str | None = None
-    api_key: str = field(default="", repr=False)
-    hf_token: str | None = field(default=None, repr=False)
+    api_key: Secret | None = field(default=None, repr=False)  # not in the repr at all: a Secret's own raises
+    hf_token: Secret | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name, (form, words) in _FORMS.items():
             value = getattr(self, name)
-            if (value is None and name in ("revision", "command", "hf_token")) or (value == "" and name == "api_key"):
+            if value is None and name in ("revision", "command", *_SECRET):
                 continue
+            if name in _SECRET:
+                value = value.reveal() if isinstance(value, Secret) else None
             if not isinstance(value, str) or not re.fullmatch(form, value, re.ASCII):
                 shown = "not usable" if name in _SECRET else repr(str(value)[:80])
                 raise RefusedError(f"{name} is {shown}", why=f"expected {words}", next=f"correct {name} in the profile")
@@ -71,7 +74,7 @@ class ServeSpec:
                 raise RefusedError(f"{name} is {getattr(self, name)}; it must be from {low} to {high}")
 
     @property
-    def secrets(self) -> tuple[str, ...]:
+    def secrets(self) -> tuple[Secret, ...]:
         return tuple(secret for secret in (self.api_key, self.hf_token) if secret)
 
 
@@ -90,8 +93,8 @@ class Runtime:
 
     name: str
     argv: Callable[[ServeSpec], tuple[str, ...]]  # what follows the executable; refuses flags that will not parse
-    env: Callable[[ServeSpec], dict[str, str]]  # complete, secrets included
-    config: Callable[[ServeSpec], bytes]  # server.yaml beside the log, 0600; empty when the server needs none
+    env: Callable[[ServeSpec], dict[str, str | Secret]]  # complete, secrets included
+    config: Callable[[ServeSpec], Secret]  # server.yaml beside the log, 0600; empty when the server needs none
     figures: Callable[[str], dict[str, int]]  # what the log says of memory and times
     diagnose: Callable[[str], Diagnosis | None]
     landmarks: Sequence[tuple[str, str]]  # (pattern of a log line, our words), in the order they come
@@ -110,7 +113,7 @@ OURS_IN_ENV = {
 }
 
 
-def environment(ours: Mapping[str, str], spec: ServeSpec) -> dict[str, str]:
+def environment(ours: Mapping[str, str | Secret], spec: ServeSpec) -> dict[str, str | Secret]:
     """Our variables and the profile's, refusing names that are ours, names that look like secrets, and values that are no line."""
     for name, value in spec.env.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", name):

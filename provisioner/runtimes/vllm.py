@@ -17,6 +17,7 @@ from decimal import Decimal
 from provisioner.runtimes.arguments import default_seqs, render, trusted
 from provisioner.runtimes.diagnose import VLLM_FAILURES, search
 from provisioner.runtimes.spec import Diagnosis, Runtime, ServeSpec, environment
+from provisioner.secret import Secret
 
 RESERVED = {
     "--host": "the server listens on 127.0.0.1 only; it is reached through the tunnel",
@@ -58,7 +59,7 @@ def argv(spec: ServeSpec) -> tuple[str, ...]:
     return (*words, *render("vllm", flags, RESERVED))
 
 
-def env(spec: ServeSpec) -> dict[str, str]:
+def env(spec: ServeSpec) -> dict[str, str | Secret]:
     # The three addresses keep what vLLM opens besides its API on the loopback address too: a run is one machine.
     ours = {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     return environment({**ours, **({"VLLM_API_KEY": spec.api_key} if spec.api_key else {})}, spec)
@@ -114,7 +115,7 @@ VLLM = Runtime(
     name="vllm",
     argv=argv,
     env=env,
-    config=lambda spec: b"",
+    config=lambda spec: Secret(""),
     figures=figures,
     diagnose=diagnose,
     landmarks=(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.evidence import bundle, redact, sign, statement, verify
+from provisioner.secret import Secret
 from tests.evidence import journals
 from tests.evidence.bundles import files_of, keys
 from tests.evidence.journals import INST, PRODUCER, STORIES, Tape
@@ -28,15 +29,15 @@ def told() -> Tape:
     return tape.release().quiet().verdict().end(files=journals.FILES)
 
 
-def spellings(name: str) -> list[bytes]:
+def spellings(name: str | bytes) -> list[bytes]:
     """As it is, base64 at each of three offsets, hex, URL-encoded, backwards, and its first twelve characters."""
-    raw = name.encode()
+    raw = name.encode() if isinstance(name, str) else name
     based = [base64.b64encode(b"x" * n + raw)[4 * (n > 0) + (n > 0) : -4] for n in range(3)]
-    return [raw, *based, raw.hex().encode(), urllib.parse.quote(name, safe="").encode(), raw[::-1], raw[:12]]
+    return [raw, *based, raw.hex().encode(), urllib.parse.quote(raw, safe="").encode(), raw[::-1], raw[:12]]
 
 
 def copied(folder: Path, tape: Tape) -> redact.Redacted:
-    made = redact.redacted(tape.entries, files_of(tape), b"secret")
+    made = redact.redacted(tape.entries, files_of(tape), Secret(b"secret"))
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in made.files.items()}
     stated = statement.build(made.entries, digests, producer=PRODUCER, results=made.files.get("results.json"))
     stated["predicate"]["supersedes"] = {"sha256": "0" * 64}
@@ -68,20 +69,20 @@ def test_the_copy_of_every_story_verifies_and_says_the_same_of_the_run(story: st
 
 
 def test_an_opening_opens_its_commitment_and_no_other() -> None:
-    made = redact.redacted(told().entries, {}, b"secret")
+    made = redact.redacted(told().entries, {}, Secret(b"secret"))
     assert {opening["value"] for opening in made.openings.values()} >= set(NAMES) - {ACCOUNT} and ACCOUNT in str(made.openings)
     for shown, opening in made.openings.items():
         assert redact.commitment(opening["field"], opening["value"], bytes.fromhex(opening["salt"])) == shown
         assert redact.commitment(opening["field"], opening["value"] + "x", bytes.fromhex(opening["salt"])) != shown
         assert shown.encode() in made.journal or opening["field"] == "accountId"
-    again = redact.redacted(told().entries, {}, b"another secret")
+    again = redact.redacted(told().entries, {}, Secret(b"another secret"))
     assert not set(again.openings) & set(made.openings), "the same value under another secret is another commitment"
 
 
 def test_loopback_versions_and_request_ids_stay() -> None:
     tape = journals.Tape().genesis()
     tape.add("stage", stage="x", detail={"a": "127.0.0.1:8000", "b": "570.133.20", "c": "b9d3fdc8-9ffb-4ce1-ac54-123456789012"})
-    assert not redact.redacted(tape.entries, {}, b"secret").openings
+    assert not redact.redacted(tape.entries, {}, Secret(b"secret")).openings
 
 
 def test_a_copy_of_a_run_whose_head_aws_was_shown_names_no_head_and_verifies(tmp_path: Path) -> None:

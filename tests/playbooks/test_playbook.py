@@ -13,6 +13,7 @@ from provisioner.errors import HostError, RefusedError, RunError
 from provisioner.remote.facts import FACTS
 from provisioner.remote.play import Player, expect, play, playing, undo
 from provisioner.remote.playbook import TYPES, Book, Expect, load, resolve, schema, settle
+from provisioner.secret import Secret
 from tests.playbooks.localhost import LocalHost
 
 HEAD = "playbook: 1\nname: test\nabout: A test.\n"
@@ -229,7 +230,7 @@ def test_a_secret_is_written_for_its_owner_and_is_in_no_script(local_host: Local
         "  lease: {about: a, type: lease}\n",
     )
     values = {"lease": "r-20261121t140210z-0a1b2c3d"}
-    run(one, local_host, values, secrets={"key": b"canary-123"})
+    run(one, local_host, values, secrets={"key": Secret("canary-123")})
     file = local_host.home / ".gpulease" / values["lease"] / "api.key"
     assert file.read_bytes() == b"canary-123" and file.stat().st_mode & 0o777 == 0o600
     assert (local_host.home / "piped").read_bytes() == b"canary-123"
@@ -263,9 +264,9 @@ def test_what_is_not_given_is_missed_before_the_first_step(local_host: LocalHost
     with pytest.raises(RefusedError, match="needs the secret 'key'"):
         run(one, local_host, files={"f": b""})
     with pytest.raises(RefusedError, match="needs the file 'f'"):
-        run(one, local_host, secrets={"key": b""})
+        run(one, local_host, secrets={"key": Secret("")})
     with pytest.raises(RefusedError, match="both as a secret and as a file"):
-        run(one, local_host, secrets={"key": b"", "f": b""}, files={"f": b""})
+        run(one, local_host, secrets={"key": Secret(""), "f": Secret("")}, files={"f": b""})
     assert not (local_host.home / "started").exists()
 
 

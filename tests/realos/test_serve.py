@@ -18,6 +18,7 @@ from provisioner.remote.play import Player
 from provisioner.remote.ssh import free_port
 from provisioner.runtimes import ServeSpec, get
 from provisioner.runtimes.server import Server, serve
+from provisioner.secret import Secret
 from tests.realos.machine import LEASE, USER, Machine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -41,7 +42,7 @@ def served(host: Host, **env: str) -> AbstractContextManager[Server]:
         version="0.33.0",
         port=free_port(host),
         command="/opt/fake/vllm",
-        api_key=KEY,
+        api_key=Secret(KEY),
         env=env,
     )
     return serve(

@@ -17,6 +17,7 @@ from provisioner.rehearsal.host_cloudinit import BadUserData, parse_user_data, s
 from provisioner.remote import hostkey, ssh
 from provisioner.remote.bootstrap import armed
 from provisioner.remote.bootstrap import user_data as real_user_data
+from provisioner.secret import Secret
 
 from .conftest import CLIENT_KEY, HOST, HOST_KEY, REPO, Box, alive, answers, until, user_data
 
@@ -210,7 +211,7 @@ def test_the_guards_that_gpulease_itself_writes_stand_and_the_lease_is_renewed(s
         lease="r-20261121t140210z-abcdefgh",
         deadline_epoch=deadline,
         client_public=f"ssh-ed25519 {CLIENT_KEY.get_base64()}",
-        host_private=HOST,
+        host_private=Secret(HOST),
         host_public=f"ssh-ed25519 {HOST_KEY.get_base64()}",
     )
     box = start(data)

@@ -18,6 +18,7 @@ from provisioner.model import Result
 from provisioner.remote import bootstrap
 from provisioner.remote.bootstrap import arm_script, instant, parse_armed, require_armed, span, user_data
 from provisioner.remote.keys import client_pair, host_pair
+from provisioner.secret import Secret
 
 LEASE = "r-20261121t140210z-0123abcd"
 DEADLINE = 1_795_284_000
@@ -31,7 +32,7 @@ def text_of(folder: Path, **changes: int) -> bytes:
         lease=LEASE,
         deadline_epoch=DEADLINE,
         client_public=client.public + " me@laptop",
-        host_private=host.private_text(),
+        host_private=host.private_half(),
         host_public=host.public,
         **changes,
     )
@@ -98,7 +99,7 @@ def test_the_same_lease_gives_the_same_bytes(tmp_path: Path) -> None:
     client, host = client_pair(tmp_path), host_pair(tmp_path)
     made = [
         user_data(
-            lease=LEASE, deadline_epoch=DEADLINE, client_public=client.public, host_private=host.private_text(), host_public=host.public
+            lease=LEASE, deadline_epoch=DEADLINE, client_public=client.public, host_private=host.private_half(), host_public=host.public
         )
         for _ in range(2)
     ]
@@ -108,7 +109,9 @@ def test_the_same_lease_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_user_data_that_is_too_long_is_refused_with_both_numbers(tmp_path: Path) -> None:
     client, host = client_pair(tmp_path), host_pair(tmp_path)
     with pytest.raises(RefusedError, match=r"has [0-9]+ bytes; at most 16384"):
-        user_data(lease=LEASE, deadline_epoch=DEADLINE, client_public=client.public, host_private="x" * 20_000, host_public=host.public)
+        user_data(
+            lease=LEASE, deadline_epoch=DEADLINE, client_public=client.public, host_private=Secret("x" * 20_000), host_public=host.public
+        )
 
 
 @pytest.mark.parametrize("lease", ["", "r-1\n", "r 1", "$(id)", "'", "-r", "END\n", "x" * 65])
@@ -126,7 +129,9 @@ def test_a_guard_without_a_time_is_refused(changes: dict[str, int]) -> None:
 def test_a_public_key_of_two_lines_is_refused(tmp_path: Path) -> None:
     host = host_pair(tmp_path)
     with pytest.raises(RefusedError):
-        user_data(lease=LEASE, deadline_epoch=DEADLINE, client_public="ssh-rsa AA\nssh-rsa BB", host_private="x", host_public=host.public)
+        user_data(
+            lease=LEASE, deadline_epoch=DEADLINE, client_public="ssh-rsa AA\nssh-rsa BB", host_private=Secret("x"), host_public=host.public
+        )
 
 
 def test_arming_writes_three_timers_and_starts_them_without_waiting(box: Box) -> None:

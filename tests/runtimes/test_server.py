@@ -21,6 +21,7 @@ from provisioner.remote.play import Player, play
 from provisioner.remote.playbook import resolve
 from provisioner.runtimes import ServeSpec, get
 from provisioner.runtimes.server import Server, alive, env_file, log, serve, start_script
+from provisioner.secret import Secret
 from tests.playbooks.localhost import LocalHost
 
 LEASE = "r-20261121t140210z-0a1b2c3d"
@@ -86,7 +87,7 @@ def served(
         "version": version,
         "port": free_port(),
     }
-    spec = ServeSpec(**{**given, "api_key": KEY, "hf_token": TOKEN, **changes})
+    spec = ServeSpec(**{**given, "api_key": Secret(KEY), "hf_token": Secret(TOKEN), **changes})
     return serve(
         host,
         get(name),
@@ -143,7 +144,7 @@ def test_what_holds_a_secret_is_for_its_owner_only_and_goes_when_the_server_goes
 def test_the_profiles_variables_arrive_exactly_and_nothing_is_expanded(machine: LocalHost) -> None:
     odd = 'it\'s $(touch owned) `id` "x" \\ ${HOME} # ; |'
     spec_env = env_file({"A": odd})
-    done = subprocess.run(["sh", "-c", "set -a; . /dev/stdin; env"], input=spec_env, capture_output=True, check=True)
+    done = subprocess.run(["sh", "-c", "set -a; . /dev/stdin; env"], input=spec_env.reveal_bytes(), capture_output=True, check=True)
     assert f"A={odd}".encode() in done.stdout.splitlines()
 
 
@@ -226,7 +227,7 @@ def start(host: LocalHost, env: dict[str, str]) -> None:
     folder = host.home / ".gpulease" / LEASE
     folder.mkdir(parents=True)
     (folder / "executable").write_text(f"{host.bin}/vllm\n")
-    given = {"server_env": env_file(env), "server_config": b"", "server_redact": b"", "api_key": b"x"}
+    given = {"server_env": env_file(env), "server_config": Secret(""), "server_redact": Secret(""), "api_key": Secret("x")}
     words = ["serve", "m", "--host=127.0.0.1", f"--port={free_port()}", "--served-model-name", "qwen"]
     play(resolve("serve"), host, {"lease": LEASE}, sleep=quick, secrets=given, files={"server_start": start_script(words)})
 
@@ -408,6 +409,6 @@ def test_only_the_end_of_a_long_log_is_fetched(machine: LocalHost) -> None:
     folder = machine.home / ".gpulease" / LEASE
     folder.mkdir(parents=True)
     (folder / "server.log").write_text("x" * 10000 + f"{KEY} end")
-    spec = ServeSpec("a/b", "0" * 40, "n", "1.0", api_key=KEY)
+    spec = ServeSpec("a/b", "0" * 40, "n", "1.0", api_key=Secret(KEY))
     assert log(machine, f".gpulease/{LEASE}", spec, limit=100).endswith("[secret] end")
     assert len(log(machine, f".gpulease/{LEASE}", spec, limit=100)) <= 100
