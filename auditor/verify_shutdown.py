@@ -223,7 +223,7 @@ genesis   lease:lease provider:text profile?:profile deadline?:time maxRunSecond
 genesis   producer?:producer simulated?:flag rebuilt?:flag elsewhere?:flag waived?:text*100
 profile   name:text sha256?:sha
 offer     region?:text zone?:text type?:text gpu?:text spot?:flag price?:price
-price     microUsdPerHour?:count source?:text asOf?:text
+price     microUsdPerHour:count source:text asOf:text
 quote     lines?:line*100
 line      name:text microUsdPerHour:count source?:text asOf?:text fixedMicroUsd?:count microUsdPerHourLow?:count microUsdPerHourUsual?:count
 producer  name?:text version?:text pythonVersion?:text

@@ -113,7 +113,8 @@ class Archive:
         for info in infos:
             name = info.orig_filename.removeprefix(around)
             kind = stat.S_IFMT(info.external_attr >> 16)
-            if info.is_dir() and kind in (0, stat.S_IFDIR) and (name == "" or NAME.fullmatch(f"{name}x")):
+            folder = info.filename.endswith("/")  # not is_dir(), which falls over a member without a name
+            if folder and kind in (0, stat.S_IFDIR) and (name == "" or NAME.fullmatch(f"{name}x")):
                 continue
             if info.orig_filename != info.filename or not NAME.fullmatch(name) or name in members or kind not in (0, stat.S_IFREG):
                 raise Unreadable(problem("E003", member=info.orig_filename))

@@ -182,3 +182,10 @@ def test_a_folder_looks_into_aws_and_into_nothing_else(tmp_path: Path) -> None:
         for name in ("aws/link/passwd", "aws/link", "other/x", "aws/../x", "aws//iid.p7"):
             with pytest.raises(Unreadable):
                 folder.read(name, 1 << 20)
+
+
+def test_a_member_without_a_name_is_refused_and_nothing_falls_over(tmp_path: Path) -> None:
+    """Found by fuzzing: the library's own is_dir() raises IndexError for it."""
+    files = members(copy("never_launched", tmp_path / "b"))
+    report = verify.verify(zipped(tmp_path / "b.zip", files | {"": b"y"}))
+    assert report.exit == 3 and [p.code for p in report.problems] == ["E003"]

@@ -1,0 +1,95 @@
+"""Fuzz one parser after the other, with coverage as the guide, and keep a small corpus.
+
+    .venv/bin/python -m pip install --require-hashes -r tests/fuzz/atheris.txt        Linux; Python 3.11 to 3.13
+    .venv/bin/python -m tests.fuzz --seconds 180                                      each parser so long
+    .venv/bin/python -m tests.fuzz history yaml --seconds 600
+
+What it finds new is in .cache/fuzz/NAME; `--keep` puts the smallest inputs that together reach all that was reached into
+tests/fuzz/corpus, which every test run plays again. A crash leaves its input in .cache/fuzz and its traceback here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+CACHE = Path(".cache/fuzz")
+LONGEST, MOST, BYTES = 1500, 24, 12_000
+"""Of what is kept: no input longer than this, so many of them, and so many bytes in all for one parser."""
+
+
+def inside(name: str, seconds: int, merge: Path | None) -> None:
+    """In a process of its own: the fuzzer never returns."""
+    import atheris  # type: ignore[import-not-found,unused-ignore]
+
+    with atheris.instrument_imports(include=["provisioner", "cost", "yaml", "rfc8785"]):
+        from tests.fuzz import targets
+    folder = CACHE / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for data in [*targets.seeds(name), *targets.kept(name)]:
+        (folder / hashlib.sha1(data).hexdigest()).write_bytes(data)
+    target = targets.TARGETS[name]
+    target(b"")
+    options = [f"-artifact_prefix={CACHE}/crash-{name}-", "-timeout=20", "-rss_limit_mb=3000", "-max_len=12000"]
+    options += ["-merge=1", str(merge), str(folder)] if merge else [f"-max_total_time={seconds}", "-print_final_stats=1", str(folder)]
+    atheris.Setup([sys.argv[0], *options], target)
+    atheris.Fuzz()
+
+
+def outside(name: str, *more: str) -> tuple[int, str]:
+    done = subprocess.run([sys.executable, "-m", "tests.fuzz", name, "--inside", *more], capture_output=True, text=True, errors="replace")
+    return done.returncode, done.stdout + done.stderr
+
+
+def keep(name: str) -> int:
+    from tests.fuzz import targets
+
+    merged = CACHE / f"{name}.merged"
+    merged.mkdir(parents=True, exist_ok=True)
+    for old in merged.iterdir():
+        old.unlink()
+    outside(name, "--merge", str(merged))
+    chosen: list[bytes] = []
+    for path in sorted(merged.iterdir(), key=lambda p: p.stat().st_size):
+        data = path.read_bytes()
+        if len(data) <= LONGEST and len(chosen) < MOST and sum(map(len, chosen)) + len(data) <= BYTES:
+            chosen.append(data)
+    targets.keep(name, [*chosen, *targets.kept(name)])
+    return len(chosen)
+
+
+def main(argv: list[str]) -> int:
+    from tests.fuzz.targets import TARGETS
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", help=", ".join(TARGETS))
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--keep", action="store_true")
+    options = parser.parse_args(argv)
+    if unknown := set(options.names) - set(TARGETS):
+        parser.error(f"there is no parser {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
+    worst = 0
+    for name in options.names or TARGETS:
+        code, told = outside(name, "--seconds", str(options.seconds))
+        runs = re.findall(r"stat::number_of_executed_units:\s*(\d+)", told)
+        reached = re.findall(r"cov: (\d+)", told)
+        said = f"{runs[-1] if runs else '?'} inputs, {reached[-1] if reached else '?'} places reached"
+        print(f"{name:<14} {'ok' if code == 0 else f'FAILED ({code})'}  {said}", flush=True)
+        if code:
+            worst = 1
+            print("\n".join(told.splitlines()[-40:]), flush=True)
+        if options.keep:
+            print(f"{'':<14} {keep(name)} kept", flush=True)
+    return worst
+
+
+if __name__ == "__main__":
+    if "--inside" in sys.argv:
+        rest = dict(zip(sys.argv[3::2], sys.argv[4::2], strict=False))
+        inside(sys.argv[1], int(rest.get("--seconds", 60)), Path(rest["--merge"]) if "--merge" in rest else None)
+    else:
+        sys.exit(main(sys.argv[1:]))
