@@ -330,7 +330,7 @@ class Told:
             elif date is not None:
                 offsets += [date - wall, date + 1000 - wall]
         self.offset = (min(offsets), max(offsets)) if offsets else None
-        tokens = {line["body"]["token"] for thing in self.things.values() for line in thing.seen if "token" in line["body"]}
+        tokens = {str(line["body"]["token"]) for thing in self.things.values() for line in thing.seen if "token" in line["body"]}
         self.unanswered = [ask for ask in self.asks if ask.answer in ("", "unknown") and ask.body["token"] not in tokens]
 
     def intent(self, entry, intents):

@@ -33,6 +33,7 @@ import rfc8785
 
 from provisioner.errors import GpuleaseError, RefusedError
 from provisioner.model import Clock, Json
+from provisioner.names import WORDS, Names
 
 Entry = dict[str, Any]
 
@@ -103,7 +104,7 @@ class Journal:
     """An open, locked journal. `Busy` when another process has it, unless `wait`."""
 
     def __init__(self, path: Path, clock: Clock, *, wait: bool = False) -> None:
-        self.path, self._clock = path, clock
+        self.path, self._clock, self._names = path, clock, Names(path.with_name("openings.jsonl"))
         self.unwritten: OSError | None = None
         self._lost = False
         # O_NOFOLLOW: a symlink planted in the state folder must not make us append to somebody's file.
@@ -128,7 +129,7 @@ class Journal:
         """Write one entry and return only once it is on disk."""
         entry: Entry = {
             "at": {"wall": rfc3339(self._clock.now()), "monoMs": int(self._clock.counting() * 1000)},
-            "body": _allowed(body),
+            "body": self._worded(_allowed(body)),
             "kind": kind,
             "prev": self.head,
             "seq": len(self.entries),
@@ -152,7 +153,7 @@ class Journal:
         except OSError as e:
             self.unwritten = self.unwritten or e
             try:
-                kept: Json = _allowed(body)
+                kept: Json = self._worded(_allowed(body))
             except TypeError:
                 kept = _bones(body)
             entry: Entry = {
@@ -171,6 +172,18 @@ class Journal:
         except (TypeError, ValueError):
             # What a provider said is too long, or cannot be written as JSON. Its bones can, and removing does not wait for more.
             return self.append(kind, _bones(body))
+
+    def _worded(self, value: Json, name: str = "") -> Json:
+        """Somebody's own words lose the names in them; what a later process has to read is no words."""
+        match value:
+            case dict():
+                return {key: self._worded(inner, key) for key, inner in value.items()}
+            case list():
+                return [self._worded(inner, name) for inner in value]
+            case str() if name in WORDS:
+                return _allowed(self._names.hidden(value))  # a commitment may be longer than what it stands for
+            case _:
+                return value
 
     def _put(self, line: bytes) -> None:
         sound = os.lseek(self._fd, 0, os.SEEK_CUR)

@@ -103,7 +103,7 @@ def _attempt(life: Life, offer: Offer, quote: cost.Quote) -> Launched:
         lease=lease.id,
         deadline_epoch=int(instant(life.deadline)),
         client_public=client.public,
-        host_private=bootstrapped.private_half(),
+        host_private=bootstrapped.private_text(),
         host_public=bootstrapped.public,
         lease_silence_s=times.of(lease.provider.traits.simulated).silence_s,
         max_run_s=life.plan.max_seconds,

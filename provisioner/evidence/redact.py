@@ -21,6 +21,7 @@ from typing import Any
 from provisioner.evidence.canonical import dumps
 from provisioner.journal import GENESIS, Entry
 from provisioner.model import Json
+from provisioner.names import LOOKS, commitment
 from provisioner.secret import Secret
 
 PRIVATE = frozenset(
@@ -29,11 +30,6 @@ PRIVATE = frozenset(
 )
 """Fields whose value is replaced wherever it stands, whatever it looks like."""
 
-_LOOKS = {
-    "arn": re.compile(r"arn:aws[\w-]*:[\w-]*:[\w-]*:\d{12}:[\w+=,.@/:-]+"),
-    "accountId": re.compile(r"(?<![\w-])\d{12}(?![\w-])"),
-    "address": re.compile(r"(?<![\w.])(?!127\.)\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}(?![\w.]*\d)"),
-}
 SHORTEST = 4
 """A shorter value would be found in the middle of other words."""
 
@@ -44,11 +40,6 @@ class Redacted:
     entries: list[Entry]
     files: dict[str, bytes]
     openings: dict[str, dict[str, str]] = field(default_factory=dict)  # commitment: {field, salt, value}
-
-
-def commitment(name: str, value: str, salt: bytes) -> str:
-    """What stands in the copy; sixteen random bytes make it impossible to try all accounts there are."""
-    return "sha256:" + hashlib.sha256(salt + name.encode() + value.encode()).hexdigest()
 
 
 def redacted(entries: Sequence[Entry], files: Mapping[str, bytes], secret: Secret) -> Redacted:
@@ -98,7 +89,7 @@ def _found(value: Json, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _looking(text: str) -> Iterator[tuple[str, str]]:
-    for name, pattern in _LOOKS.items():
+    for name, pattern in LOOKS.items():
         for match in pattern.finditer(text):
             yield match[0], name
 

@@ -33,8 +33,8 @@ class KeyPair:
     def fingerprint(self) -> str:
         return fingerprint(self.public)
 
-    def private_half(self) -> Secret:
-        """For the one place that must carry it (user data)."""
+    def private_text(self) -> Secret:
+        """The private half, for the one place that must carry it (user data)."""
         return Secret(self.private.read_bytes())
 
 

@@ -110,7 +110,7 @@ class Machine:
                 lease=LEASE,
                 deadline_epoch=self.deadline,
                 client_public=self.client.public,
-                host_private=self.host.private_half(),
+                host_private=self.host.private_text(),
                 host_public=self.host.public,
                 **more,
             ),

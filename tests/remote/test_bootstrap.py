@@ -32,7 +32,7 @@ def text_of(folder: Path, **changes: int) -> bytes:
         lease=LEASE,
         deadline_epoch=DEADLINE,
         client_public=client.public + " me@laptop",
-        host_private=host.private_half(),
+        host_private=host.private_text(),
         host_public=host.public,
         **changes,
     )
@@ -99,7 +99,7 @@ def test_the_same_lease_gives_the_same_bytes(tmp_path: Path) -> None:
     client, host = client_pair(tmp_path), host_pair(tmp_path)
     made = [
         user_data(
-            lease=LEASE, deadline_epoch=DEADLINE, client_public=client.public, host_private=host.private_half(), host_public=host.public
+            lease=LEASE, deadline_epoch=DEADLINE, client_public=client.public, host_private=host.private_text(), host_public=host.public
         )
         for _ in range(2)
     ]
