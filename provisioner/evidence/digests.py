@@ -144,6 +144,8 @@ def _digest(name: str, aws: Mapping[str, bytes]) -> Digest:
     said: Any = parse(text)
     beside: Any = parse(aws[name.removesuffix(".json.gz") + ".sig.json"])
     begins, ends = milliseconds(said["digestStartTime"]), milliseconds(said["digestEndTime"])
+    if not all(isinstance(text, str) for text in (said["digestS3Object"], said["digestS3Bucket"], beside["signature"])):
+        raise Malformed("its place or its signature is no text")
     region = said["digestS3Object"].split("/CloudTrail-Digest/")[-1].split("/")[0]
     if begins is None or ends is None or ends < begins or not isinstance(said["logFiles"], list):
         raise Malformed("it says no time from which and until which it covers, or no log files")

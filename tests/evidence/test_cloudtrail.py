@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from provisioner.evidence import bill, digests, sign, verify
+from provisioner.evidence import bill, certificates, digests, sign, verify
 from provisioner.evidence.canonical import Malformed, dumps
 from provisioner.evidence.cloudtrail import EVENTS, compare
 from provisioner.evidence.history import read
@@ -305,3 +305,22 @@ def test_a_statement_that_does_not_say_when_it_began_is_refused_and_nothing_fall
         (folder / "statement.dsse.json").write_bytes(sign.sign(made, keys()).raw)
         report = verify.verify(folder)
         assert report.exit == 1 and "E301" in {p.code for p in report.problems}
+
+
+@pytest.mark.parametrize("value", [True, 5, None, [], {}])
+@pytest.mark.parametrize(
+    "field", ["digestS3Object", "digestS3Bucket", "digestEndTime", "digestStartTime", "logFiles", "signature", "bucket", "key"]
+)
+def test_a_digest_with_a_value_of_another_type_is_no_digest_and_nothing_falls_over(field: str, value: Any) -> None:
+    """Found by mutation 20032790, and by asking the same of its neighbours."""
+    tape = rehearsed()
+    aws = logged(events(tape), HOURS)
+    name = next(name for name in sorted(aws) if name.startswith(digests.DIGESTS) and name.endswith(".json.gz"))
+    other = name.removesuffix(".json.gz") + ".sig.json"
+    said, beside = json.loads(gzip.decompress(aws[name])), json.loads(aws[other])
+    said |= {field: value} if field in said else {}
+    beside |= {field: value} if field in beside else {}
+    aws |= {name: gzip.compress(json.dumps(said).encode(), mtime=0), other: json.dumps(beside).encode()}
+    found = digests.chained(aws, ["us-east-1"], 1763467200000, 1763470800000)
+    digests.signed(found, [certificates.simulated_key()])
+    assert found.wrong or (field == "logFiles" and value == [])
