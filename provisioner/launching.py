@@ -125,7 +125,12 @@ def _attempt(life: Life, offer: Offer, quote: cost.Quote) -> Launched:
     machine = _create(life, spec, quote)
     if guarded := guards.arm_schedule(lease, spec, life.plan.profile.waived, life.waits.sleep):
         life.tell("guard", guarded)
-    machine = _started(life, machine, spec.reach)
+    try:
+        machine = _started(life, machine, spec.reach)
+    except GivenUp:
+        for fleet in [made for kind, made in lease.made.items() if kind in MAKES_MACHINES]:
+            _let_go_of(life, fleet)  # it might make another, beside the next offer's
+        raise
     if wrong := lease.provider.verify_launch(machine, spec):
         raise RunError(
             f"the machine was not launched as asked: {wrong[0]}",

@@ -285,6 +285,7 @@ MUTANTS = [
     # -- what makes machines by itself: before its machine, in every look, paid for from its intent -----------------------
     Mutant("machine-before-its-fleet", LEASE, "key=lambda r: r.kind not in MAKES_MACHINES)]\n", "key=lambda r: r.kind in MAKES_MACHINES)]\n", (f"{FLEETS}::test_the_fleet_is_asked_to_go_before_its_machine_so_there_is_no_second_one",)),
     Mutant("fleet-outlives-a-drop", LEASE, "            if made.kind in MAKES_MACHINES and made.phase is not Phase.GONE:", "            if False:", (f"{FLEETS}::test_a_fleet_goes_first_where_another_machine_is_to_follow",)),
+    Mutant("fleet-of-a-given-up-machine-stays", LAUNCHING, "            _let_go_of(life, fleet)  # it might make another", "            pass  # it might make another", ("tests/sim/test_sim.py::test_what_was_found_once_stays_found",)),
     Mutant("replacement-not-waited-for", HOLDINGS, "                    held.unfilled.add(resource.token)  # its machine went", "                    pass  # its machine went", (f"{HELD}::test_a_fleet_whose_machine_went_before_it_may_have_another_on_its_way",)),
     Mutant("any-sight-of-it-fills-a-fleet", HOLDINGS, "if new and resource.kind not in MAKES", "if resource.kind not in MAKES", (f"{HELD}::test_a_fleet_whose_machine_went_before_it_may_have_another_on_its_way",)),
     Mutant("unfilled-fleet-not-waited-for", LEASE, "        hidden = held.intents or held.unfilled or ", "        hidden = held.intents or ", (f"{FLEETS}::test_a_fleet_of_which_no_machine_was_seen_is_waited_for_as_long_as_a_lost_answer",)),

@@ -95,6 +95,15 @@ KEPT = {
         waived=("schedule",),
         after=(),
     ),
+    "a fleet whose machine was given up while it started goes before the next offer is asked for": Script(
+        FLEETS,
+        seed=1006997,
+        weather=Weather(reclaim_s=40.0, refills=True),
+        offers=2,
+        spot=True,
+        cuts=(Cut(0, 145, "partition", 60.0),),
+        after=(),
+    ),
     "a disk that is full from the first line on": Script(disk=(DiskFault(0, "write", 0, errno.ENOSPC, 10**6),)),
 }
 

@@ -23,7 +23,7 @@ SETTLE_S = {"core": 60.0, "fleets": 60.0, "aws": 300.0}
 """The stated assumption: whatever was asked for has taken effect and is shown by then."""
 
 TIMER_LATE_S, SCHEDULE_LATE_S, FLEET_LATE_S = 90.0, 180.0 + 90.0, 240.0 + 90.0
-FLEET_TRIES_AGAIN_S = 20.0
+FLEET_TRIES_AGAIN_S, MOST_REFILLS = 20.0, 12
 LONGEST_S = 40 * 86_400.0
 
 
@@ -179,7 +179,8 @@ class World:
         fleet.facts |= {"machines": [], "why": "", "armed": self.weather.fleet == "right"}
 
         def fill() -> None:
-            if fleet.asked_at is None and not any(m.asked_at is None for m in fleet.facts["machines"]):
+            made = fleet.facts["machines"]
+            if fleet.asked_at is None and len(made) < MOST_REFILLS and not any(m.asked_at is None for m in made):
                 self.later(self.weather.flight_s, arrive)  # once on its way, nothing calls it back
 
         def arrive() -> None:
