@@ -4,7 +4,7 @@
     .venv/bin/python -m tests.fuzz --seconds 180                                      each parser so long
     .venv/bin/python -m tests.fuzz history yaml --seconds 600
 
-What it finds new is in .cache/fuzz/NAME; `--keep` puts the smallest inputs that together reach all that was reached into
+What it finds new is in .cache/fuzz/NAME; `--keep` puts the smallest of it into
 tests/fuzz/corpus, which every test run plays again. A crash leaves its input in .cache/fuzz and its traceback here.
 """
 
@@ -22,7 +22,7 @@ LONGEST, MOST, BYTES = 1500, 24, 12_000
 """Of what is kept: no input longer than this, so many of them, and so many bytes in all for one parser."""
 
 
-def inside(name: str, seconds: int, merge: Path | None) -> None:
+def inside(name: str, seconds: int) -> None:
     """In a process of its own: the fuzzer never returns."""
     import atheris  # type: ignore[import-not-found,unused-ignore]
 
@@ -35,7 +35,7 @@ def inside(name: str, seconds: int, merge: Path | None) -> None:
     target = targets.TARGETS[name]
     target(b"")
     options = [f"-artifact_prefix={CACHE}/crash-{name}-", "-timeout=20", "-rss_limit_mb=3000", "-max_len=12000"]
-    options += ["-merge=1", str(merge), str(folder)] if merge else [f"-max_total_time={seconds}", "-print_final_stats=1", str(folder)]
+    options += [f"-max_total_time={seconds}", "-print_final_stats=1", str(folder)]
     atheris.Setup([sys.argv[0], *options], target)
     atheris.Fuzz()
 
@@ -46,17 +46,13 @@ def outside(name: str, *more: str) -> tuple[int, str]:
 
 
 def keep(name: str) -> int:
+    """The fuzzer has written down only what reached something new; of that the smallest."""
     from tests.fuzz import targets
 
-    merged = CACHE / f"{name}.merged"
-    merged.mkdir(parents=True, exist_ok=True)
-    for old in merged.iterdir():
-        old.unlink()
-    outside(name, "--merge", str(merged))
     chosen: list[bytes] = []
-    for path in sorted(merged.iterdir(), key=lambda p: p.stat().st_size):
+    for path in sorted((CACHE / name).iterdir(), key=lambda p: p.stat().st_size):
         data = path.read_bytes()
-        if len(data) <= LONGEST and len(chosen) < MOST and sum(map(len, chosen)) + len(data) <= BYTES:
+        if 0 < len(data) <= LONGEST and len(chosen) < MOST and sum(map(len, chosen)) + len(data) <= BYTES:
             chosen.append(data)
     targets.keep(name, [*chosen, *targets.kept(name)])
     return len(chosen)
@@ -90,6 +86,6 @@ def main(argv: list[str]) -> int:
 if __name__ == "__main__":
     if "--inside" in sys.argv:
         rest = dict(zip(sys.argv[3::2], sys.argv[4::2], strict=False))
-        inside(sys.argv[1], int(rest.get("--seconds", 60)), Path(rest["--merge"]) if "--merge" in rest else None)
+        inside(sys.argv[1], int(rest.get("--seconds", 60)))
     else:
         sys.exit(main(sys.argv[1:]))
