@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -43,8 +44,11 @@ def spec(provider: StaticProvider) -> LaunchSpec:
 
 @pytest.fixture
 def base(sshd: Sshd) -> Iterator[Path]:
-    yield sshd.home / ".gpulease"
-    subprocess.run(["rm", "-rf", str(sshd.home / ".gpulease")], check=True)
+    """Not there before the test, either: the tests of every provider leave it behind."""
+    ours = sshd.home / ".gpulease"
+    shutil.rmtree(ours, ignore_errors=True)
+    yield ours
+    shutil.rmtree(ours, ignore_errors=True)
 
 
 @contextlib.contextmanager
