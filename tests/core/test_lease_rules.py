@@ -191,6 +191,17 @@ def test_what_is_gone_in_the_last_moment_is_looked_at_twice_all_the_same(patienc
         assert lease.verdict is Verdict.RELEASED
 
 
+@pytest.mark.parametrize("patience", range(8, 24))
+def test_what_went_when_patience_was_nearly_over_is_looked_at_twice_all_the_same(patience: int, path: Path) -> None:
+    provider, clock = cloud(linger_s=0.0)
+    provider.world.faults = [Fault("remove", 12, "denied")]
+    with Journal(path, clock) as journal:
+        with hold(LEASE, provider, journal, clock, patience=float(patience), linger=LINGER_S) as lease:
+            lease.create("instance", SPEC)
+        seen_gone = [e for e in journal.entries if e["kind"] == "observe" and e["body"]["phase"] == "gone"]
+        assert lease.verdict is (Verdict.RELEASED if seen_gone else Verdict.HELD)
+
+
 def test_a_machine_that_is_stuck_leaving_is_not_waited_for_for_ever(path: Path) -> None:
     provider, clock = cloud(linger_s=1e9)
     with Journal(path, clock) as journal:

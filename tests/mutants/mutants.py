@@ -145,7 +145,7 @@ MUTANTS = [
     Mutant("wall-clock-ages-things", HOLDINGS, "    return counted if since < 0 else min(since, counted)\n", "    return since\n", (f"{HELD}::test_a_thing_is_never_older_than_what_passed",)),
     Mutant("counted-before-the-restart", HOLDINGS, "(born_ms if held.monotonic_ms >= born_ms else 0)", "born_ms", (f"{HELD}::test_a_thing_is_never_older_than_what_passed",)),
     Mutant("a-new-disk-not-shown-is-gone", HOLDINGS, "    id = id if id in held.born else held.born_with.get(id, \"\")\n", "", (f"{HELD}::test_a_disk_is_as_old_as_the_machine_that_it_came_with",)),
-    Mutant("gone-at-last-and-not-looked-at-twice", LEASE, "                lingers = True\n", "                lingers = False\n", (f"{RULES}::test_what_is_gone_in_the_last_moment_is_looked_at_twice_all_the_same",)),
+    Mutant("gone-at-last-and-not-looked-at-twice", LEASE, "                lingers = True\n", "                lingers = False\n", (f"{RULES}::test_what_went_when_patience_was_nearly_over_is_looked_at_twice_all_the_same",)),
     # -- the watchdog ----------------------------------------------------------------------------------------------------
     Mutant("watchdog-spares-the-overdue", WATCHDOG, "            os.kill(owner, signal.SIGKILL)\n", "            pass\n", (f"{DOG}::test_an_owner_that_hangs_is_killed_even_if_the_clock_was_set_back",)),
     Mutant("watchdog-kills-strangers", WATCHDOG, "left <= 0 and os.getppid() == owner and", "left <= 0 and", (f"{DOG}::test_an_overdue_holder_that_is_not_its_parent_is_spared",)),

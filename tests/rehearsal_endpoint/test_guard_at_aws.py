@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,7 @@ def test_a_waived_one_is_not_asked_for_and_said_to_be(cloud: Rehearsal, provider
 def test_who_may_not_list_schedules_and_made_one_has_not_looked(
     cloud: Rehearsal, provider: AwsProvider, folder: ledger.LeaseFolder
 ) -> None:
+    provider.traits = replace(provider.traits, settle_s=0.2)  # so that patience is enough for all else
     with Journal(folder.journal, CLOCK) as journal:
         journal.append("genesis", {"lease": folder.id, "provider": "aws", "simulated": True})
         lease = Lease(folder.id, provider, journal, CLOCK)
