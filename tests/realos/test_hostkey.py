@@ -25,13 +25,13 @@ def test_the_injected_host_key_is_gone_after_the_rotation_and_no_reboot_brings_i
         stack.enter_context(guest.ssh(10))
     for times in (1, 2):
         with guest.ssh(host_key=fresh) as host:
-            injected = guest.host.private_text().splitlines()[2]
+            injected = guest.host.private_text().reveal().splitlines()[2]
             assert injected not in host.run(HOST_KEYS).stdout
             reboot(host)
         wait_for_reboot(guest, times)
     with guest.ssh(host_key=fresh) as host:
         bootstrap.require_armed(host, guest.deadline)
         host.run("cloud-init status --wait", check=False)  # all of its modules have run at this boot
-        assert guest.host.private_text().splitlines()[2] not in host.run(HOST_KEYS).stdout
+        assert guest.host.private_text().reveal().splitlines()[2] not in host.run(HOST_KEYS).stdout
     with guest.ssh(host_key=fresh):
         pass

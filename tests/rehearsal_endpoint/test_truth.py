@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.request import Request, urlopen
 
-from .conftest import Cloud
+from .conftest import Cloud, wait_for
 
 _LISTS: dict[str, tuple[str, Callable[[Any], dict[str, str]]]] = {
     "instance": ("describe_instances", lambda a: {i["InstanceId"]: i["State"]["Name"] for r in a["Reservations"] for i in r["Instances"]}),
@@ -26,14 +26,18 @@ def test_the_truth_agrees_with_what_is_described(cloud: Cloud) -> None:
     cloud.until(stopped, "stopped")
     cloud.until(running, "running")
     for kind, (call, read) in _LISTS.items():
-        told = {
-            e["id"]: e["state"]
-            for e in cloud.rehearsal.truth()
-            if e["class"] == kind and e["region"] == "us-east-1" and e["state"] != "gone"
-        }
-        described = read(getattr(cloud.ec2, call)())
-        assert {id: state for id, state in told.items() if id in described or kind != "instance"} == described
-        assert all(state == "terminated" for id, state in told.items() if id not in described)  # vanished
+
+        def agree(kind: str = kind, call: str = call, read: Callable[[Any], dict[str, str]] = read) -> bool:
+            told = {
+                e["id"]: e["state"]
+                for e in cloud.rehearsal.truth()
+                if e["class"] == kind and e["region"] == "us-east-1" and e["state"] != "gone"
+            }
+            described = read(getattr(cloud.ec2, call)())
+            here = {id: state for id, state in told.items() if id in described or kind != "instance"}
+            return here == described and all(state == "terminated" for id, state in told.items() if id not in described)  # vanished
+
+        wait_for(agree)  # what another test left behind may change between the two questions
 
 
 def test_everything_that_ever_existed_stays_in_the_truth_with_its_times(cloud: Cloud) -> None:
