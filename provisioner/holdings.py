@@ -95,7 +95,8 @@ def holdings(entries: Sequence[Entry], held: Holdings | None = None) -> Holdings
                     held.unended.discard(resource.id)
             case "done", "remove":
                 held.removed.update([] if body.get("state") else [body["id"]])  # a state says "on its way", or "I know of none"
-                held.making = {token: id for token, id in held.making.items() if id != body["id"]}
+                if body.get("state") != NOT_FOUND:
+                    held.making = {token: id for token, id in held.making.items() if id != body["id"]}
             case "verdict", _:
                 held.verdict = Verdict(body["verdict"])
     return held

@@ -168,7 +168,7 @@ class SimProvider:
             self._fail(world, "remove")
             thing = world.things[resource.id]
             if self.clock.now() < thing.listed_at:
-                return {}  # NotFound, which every cloud's `remove` takes for success
+                return {"state": "not-found"}  # which is no failure, and no removal either
             machines = [t for t in world.things.values() if t.lease == thing.lease and t.kind == "instance"]
             users = [t for t in machines if self._as(t).phase is not Phase.GONE]
             if thing.kind != "instance" and users:

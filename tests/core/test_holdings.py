@@ -86,5 +86,10 @@ def test_a_fleet_whose_machine_went_before_it_may_have_another_on_its_way() -> N
     assert filled(WENT, ASKED, GONE, ("observe", thing("instance", "i-2"))) == set()
 
 
+def test_that_a_fleet_is_not_found_is_no_answer_to_its_removal() -> None:
+    unknown = ("done", {**ASKED[1], "state": "not-found"})
+    assert filled(unknown, WENT, GONE) == {"t"}
+
+
 def test_one_that_was_asked_to_go_first_took_its_machine_with_it() -> None:
     assert filled(ASKED, WENT, GONE) == set()

@@ -151,16 +151,16 @@ class CoreProvider:
             if not seen.lease:
                 raise NotPermitted(f"{resource.kind} {resource.id} has no lease tag, so it is not ours to remove")
 
-        def end(world: World) -> None:
+        def end(world: World) -> dict[str, str]:
             thing = world.things.get(resource.id)
             if thing is None or world.t < thing.shown_at or not thing.there(world.t):
-                return  # NotFound, which a provider's `remove` takes for success
+                return {"state": "not-found"}  # as a provider's `remove` says that it knows of none: that is no removal
             if world.in_use(thing):
                 raise Ec2Error("DependencyViolation")
             world.end(thing, "Client.UserInitiatedShutdown")
+            return {}
 
-        self._ask("RemoveOne", end)
-        return {"requestId": "req"}
+        return {"requestId": "req", **self._ask("RemoveOne", end)}
 
     def _shown(self, world: World, id: str) -> Thing | None:
         thing = world.things.get(id)

@@ -104,6 +104,13 @@ KEPT = {
         cuts=(Cut(0, 145, "partition", 60.0),),
         after=(),
     ),
+    "that a thing is not found is no answer to its removal": Script(
+        seed=1454648,
+        weather=Weather(late_s=12.0, flaps_s=8.0),
+        faults=(Fault("*", 1, "no-route"),),
+        cuts=(Cut(0, 139, "kill"),),
+        after=("reap",),
+    ),
     "a disk that is full from the first line on": Script(disk=(DiskFault(0, "write", 0, errno.ENOSPC, 10**6),)),
 }
 
