@@ -47,8 +47,26 @@ def _false_released(h: History) -> Iterator[str]:
 
 def _left(h: History, claim: Claim) -> Iterator[str]:
     for thing in h.world.of(LEASE):
+        if thing.kind == h.script.tagged and _unlisted(h, thing.kind):
+            continue
         if (thing.gone_at is None or thing.gone_at > claim.t) and not (claim.beside and thing.born >= claim.t):
             yield f"{thing.kind} {thing.id} born {thing.born:.0f}, gone {thing.gone_at}"
+
+
+def _unlisted(h: History, kind: str) -> bool:
+    """Did the look behind a "released" say that this kind, which no launch makes, could not be listed? Then it does not speak of it."""
+    for computer in (h.laptop, h.other):
+        try:
+            entries = journal_of(h, computer).entries
+        except (OSError, Broken):
+            continue
+        last: dict[str, bool] = {}
+        for e in entries:
+            if e["kind"] == "sweep" and e["body"]["checked"]:
+                last = {one["class"]: one["checked"] for one in e["body"]["classes"]}
+            elif e["kind"] == "verdict" and e["body"]["verdict"] == "released" and not last.get(kind, True):
+                return True
+    return False
 
 
 def _silent(h: History) -> Iterator[str]:
@@ -122,7 +140,7 @@ def _odd(h: History) -> Iterator[str]:
 
 
 def _twice(h: History) -> Iterator[str]:
-    if h.asked_again:
+    if h.asked_again > sum(t.kind == h.script.tagged and _unlisted(h, t.kind) for t in h.world.of(LEASE)):
         yield f"twice: letting go once more changed {h.asked_again} things"
 
 
