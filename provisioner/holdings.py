@@ -146,6 +146,11 @@ def age(held: Holdings, id: str, now: float) -> float | None:
     return counted if since < 0 else min(since, counted)
 
 
+def ages(held: Holdings, now: float) -> list[float]:
+    """The ages of the machines that were made: see `age`."""
+    return [old for id in held.born if held.resources[id].billed and (old := age(held, id, now)) is not None]
+
+
 def costing(resources: Iterable[Resource]) -> list[Resource]:
     """What is billed and not on its way out. A disk of a machine that is leaving counts as that: it cannot go before it."""
     every = list(resources)

@@ -24,7 +24,7 @@ from typing import Any
 from provisioner.errors import NotCreated, NotPermitted, ProviderError, failure_body, words
 from provisioner.holdings import NOT_FOUND as NOT_FOUND
 from provisioner.holdings import Holdings as Holdings
-from provisioner.holdings import age
+from provisioner.holdings import age, ages
 from provisioner.holdings import body_of as body_of
 from provisioner.holdings import costing as costing
 from provisioner.holdings import holdings as holdings
@@ -182,6 +182,8 @@ def release(
         needed = provider.traits.settle_s if hidden else provider.traits.second_look_s
         began = clock.counting()  # a laptop may sleep in the middle of a look: what was answered before is as old as that
         held.monotonic_ms = int(began * 1000)
+        # What came with a machine may not be shown yet either, and nothing here knows its name.
+        young = max((provider.traits.settle_s - old for old in ages(held, clock.now())), default=0.0)
         try:
             anchor(provider, id, journal)
             left = _look(id, provider, journal, held, clock.now())
@@ -205,7 +207,7 @@ def release(
                 quiet_since = clock.counting() if quiet_since is None else quiet_since
                 # A damaged journal may have known of more than a tag shows: that can never be called released.
                 lingers = True
-                enough = began - quiet_since >= needed and not held.rebuilt
+                enough = began - quiet_since >= needed and young <= 0 and not held.rebuilt
                 seen = Verdict.RELEASED if enough else Verdict.UNPROVEN
         # What costs money first, and before a machine what made it: it could make another. What is free stays until a second look
         # where a machine was merely not found: a guard is free too.
@@ -233,7 +235,7 @@ def release(
         if now - started >= patience and left and lingers and not lingering:
             lingering = True
             tell(f"{_named(left)} still leaving after {patience / 60:.0f} min, no longer billed: looking on for {linger / 60:.0f} min")
-        wait = pause if quiet_since is None else min(pause, max(needed - quiet, 0.05))
+        wait = pause if quiet_since is None else min(pause, max(needed - quiet, young, 0.05))
         clock.sleep(min(wait, rest))
         pause = min(pause * 1.5, LONGEST_PAUSE_S)
 

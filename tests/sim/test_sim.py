@@ -111,6 +111,13 @@ KEPT = {
         cuts=(Cut(0, 139, "kill"),),
         after=("reap",),
     ),
+    "a disk that was never shown, of a machine given up at once, is waited for": Script(
+        AWS,
+        seed=1075994,
+        weather=Weather(late_s=3.0, flaps_s=40.0, linger_s=0.0, keeps="volume"),
+        cuts=(Cut(0, 87, "signal"),),
+        after=(),
+    ),
     "a disk that is full from the first line on": Script(disk=(DiskFault(0, "write", 0, errno.ENOSPC, 10**6),)),
 }
 
