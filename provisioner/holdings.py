@@ -147,7 +147,7 @@ def age(held: Holdings, id: str, now: float) -> float | None:
 
 
 def ages(held: Holdings, now: float) -> list[float]:
-    """The ages of the machines that were made: see `age`."""
+    """How many seconds old what is billed and was made by us is, at least: see `age`."""
     return [old for id in held.born if held.resources[id].billed and (old := age(held, id, now)) is not None]
 
 

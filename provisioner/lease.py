@@ -155,7 +155,8 @@ def release(
     Loops: list everything under the lease's tag, look up what the journal knows but the list lacks, ask for the
     removal of whatever is left. Order needs no graph: what is still in use refuses, and is asked again once its user
     is gone. Released means that at least two complete looks, apart by the provider's `second_look_s`, found nothing;
-    with an unanswered create, that they found nothing for its whole `settle_s`.
+    with an unanswered create, that they found nothing for its whole `settle_s`; and that the last of them was begun when
+    the youngest machine was as old as that: its disk may never have been shown before.
 
     `patience` is for what may cost money. What was seen leaving bills no more, so it is looked after `linger` longer.
     How long things take is counted on the clock that nobody sets: a wall clock set forward must not shorten a wait.
@@ -168,6 +169,7 @@ def release(
     quiet_since: float | None = None
     unbilled_since = denied_since = quiet_since
     pause, seen, left, lingering, lingers = first_pause, Verdict.UNPROVEN, list[Resource](), False, False
+    waits = False
     waited, before = 0.0, started  # of the patience: only while something may cost
 
     def known() -> Holdings:
@@ -235,6 +237,9 @@ def release(
         if now - started >= patience and left and lingers and not lingering:
             lingering = True
             tell(f"{_named(left)} still leaving after {patience / 60:.0f} min, no longer billed: looking on for {linger / 60:.0f} min")
+        if quiet_since is not None and young > LONGEST_PAUSE_S and not waits:
+            waits = True
+            tell(f"nothing is shown any more; what came with a machine so new still may be: looking on for {young:.0f} s")
         wait = pause if quiet_since is None else min(pause, max(needed - quiet, young, 0.05))
         clock.sleep(min(wait, rest))
         pause = min(pause * 1.5, LONGEST_PAUSE_S)

@@ -191,6 +191,18 @@ def test_what_is_gone_in_the_last_moment_is_looked_at_twice_all_the_same(patienc
         assert lease.verdict is Verdict.RELEASED
 
 
+def test_what_came_with_a_new_machine_is_looked_for_until_it_must_be_shown_and_that_is_said(path: Path) -> None:
+    provider, clock = cloud(linger_s=0.0)
+    told: list[str] = []
+    with Journal(path, clock) as journal:
+        with hold(LEASE, provider, journal, clock, tell=told.append) as lease:
+            born = clock.at
+            lease.create("instance", SPEC)
+        assert lease.verdict is Verdict.RELEASED
+    assert born + provider.traits.settle_s <= clock.at < born + provider.traits.settle_s + 10
+    assert len([text for text in told if "looking on for" in text]) == 1
+
+
 @pytest.mark.parametrize("patience", range(8, 24))
 def test_what_went_when_patience_was_nearly_over_is_looked_at_twice_all_the_same(patience: int, path: Path) -> None:
     provider, clock = cloud(linger_s=0.0)
