@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -34,6 +35,9 @@ NAMES = ("watchdog", *GUEST, SCHEDULE, FLEET)
 GRACE_S = 60
 """The watchdog gives its owner this long past the deadline to let go by itself."""
 
+WATCHDOG_AGAIN_S = 30.0
+"""At most so often is another watchdog started in the place of one that ended."""
+
 RENEW_EVERY_S = float(times.REAL.renew_every_s)
 SILENCE_S = times.REAL.silence_s
 """The machine powers itself off after this long without a sign of life from here."""
@@ -41,14 +45,38 @@ SILENCE_S = times.REAL.silence_s
 
 def arm_watchdog(
     folder: LeaseFolder, journal: Journal, deadline: str, waived: tuple[str, ...], provider: Provider | None = None, region: str = ""
-) -> None:
+) -> Callable[[], str]:
+    """Returns what the run calls now and then, in its own thread: another takes the place of one that ended. It answers
+    with a phrase for the story when there is something to tell, and never raises: the run goes on under the other guards.
+    """
     if "watchdog" in waived:
         journal.append("guard", {"guard": "watchdog", "state": "waived"})
-        return
+        return lambda: ""
     overdue = instant(deadline) + GRACE_S
-    pid = watchdog.start(folder, overdue)
     known = drilled(provider, region, "watchdog") if provider is not None else {}
-    journal.append("guard", {"guard": "watchdog", "state": "armed", "firesAt": rfc3339(overdue), "detail": f"pid {pid}", **known})
+    pid, again = 0, 0.0
+
+    def arm() -> None:
+        nonlocal pid
+        pid = watchdog.start(folder, overdue)
+        journal.append("guard", {"guard": "watchdog", "state": "armed", "firesAt": rfc3339(overdue), "detail": f"pid {pid}", **known})
+
+    def tend() -> str:
+        nonlocal again
+        # Its owner lives, so it had no reason to end: somebody killed it, or the kernel did when memory ran out.
+        if (ended := watchdog.ended(pid)) is None or time.monotonic() < again:
+            return ""
+        how = f"signal {-ended}" if ended < 0 else f"exit code {ended}"
+        again = time.monotonic() + WATCHDOG_AGAIN_S
+        journal.note("guard", {"guard": "watchdog", "state": "failed", "detail": f"pid {pid} ended ({how}) before the run did"})
+        try:
+            arm()
+        except (GpuleaseError, OSError) as e:
+            return f"the watchdog ended ({how}), and no other could be started: {e}; the next try is in {WATCHDOG_AGAIN_S:.0f} s"
+        return f"the watchdog ended ({how}); another watches now, pid {pid}"
+
+    arm()
+    return tend
 
 
 def check_schedule(provider: Provider, regions: Sequence[str], waived: tuple[str, ...]) -> None:

@@ -45,15 +45,18 @@ class Waits:
     """`scope.sleep`, until the run is over; then a short grace of its own, so that last words can be fetched.
 
     `take` ends every wait on a machine that its provider takes back, from any thread; `go_on` is for the next machine.
+    `tend` is called between two naps, in the thread that waits: a stage may take an hour, and it is all waiting.
     """
 
     def __init__(self, scope: Scope) -> None:
         self._run = self._scope = scope
         self._taken: str | None = None
+        self.tend: Callable[[], None] = lambda: None
 
     def sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while True:
+            self.tend()
             if self._taken is not None and self._scope is self._run:
                 raise Interrupted(self._taken, why="the notice that the machine itself was given", next="gpulease report")
             rest = end - time.monotonic()

@@ -77,7 +77,8 @@ def run(
                 f"{folder.id}  {provider.name} {plan.offer.region}  at most {cost.show(plan.at_most_micro_usd)}, "
                 f"gone by {deadline[11:16]} UTC",
             )
-            guards.arm_watchdog(folder, journal, deadline, plan.profile.waived, provider, plan.offer.region)
+            tend = guards.arm_watchdog(folder, journal, deadline, plan.profile.waived, provider, plan.offer.region)
+            waits.tend = lambda: tell("guard", said) if (said := tend()) else None
             patience, linger = (closing.SIMULATED_PATIENCE_S, 0.0) if plan.simulated else (PATIENCE_S, LINGER_S)
             with hold(
                 folder.id, provider, journal, clock, patience=patience, linger=linger, tell=lambda text: tell("release", text)

@@ -36,6 +36,8 @@ AGAIN_S = 30.0
 LETTING_GO_S = LONGEST_RELEASE_S + 60.0
 READY = b"watching\n"
 
+_started: dict[int, subprocess.Popen[bytes]] = {}
+
 
 def start(folder: LeaseFolder, overdue: float) -> int:
     """Start one for the calling process and return its pid, once it has said that it watches.
@@ -63,7 +65,13 @@ def start(folder: LeaseFolder, overdue: float) -> int:
             dog.kill()
             dog.wait()
             raise RefusedError("the watchdog did not start", why=f"see {folder.path / 'watchdog.log'}", next="gpulease doctor")
+    _started[dog.pid] = dog
     return dog.pid
+
+
+def ended(pid: int) -> int | None:
+    """How one that this process started ended: its exit code, or minus its signal. None while it watches."""
+    return _started[pid].poll()
 
 
 def main(folder: LeaseFolder, overdue: float, owner: int) -> Verdict | None:

@@ -206,6 +206,8 @@ def _break(layer: Layer, run: _Run, ground: Ground, row: Row, tell: Tell) -> flo
     if layer.freeze:
         ground.witness.freeze(row.machine)
     at = time.time()
+    if layers.WATCHDOG in layer.kill:
+        os.kill(run.process.pid, signal.SIGSTOP)  # a run that lives puts another watchdog in the place of one that ended
     for who in layer.kill:
         run.kill(who)
     if not layer.kill:

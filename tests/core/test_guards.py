@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,9 +18,10 @@ from provisioner.errors import HostError, ProviderError, RefusedError, RunError
 from provisioner.guards import GUEST
 from provisioner.journal import Journal, instant, rfc3339
 from provisioner.lease import Lease
+from provisioner.life import Waits
 from provisioner.model import Phase, Resource, Result
 from provisioner.providers.sim import SimProvider
-from provisioner.scope import SystemClock
+from provisioner.scope import Scope, SystemClock
 
 CLOCK = SystemClock()
 DEADLINE = "2026-11-21T15:00:00.000Z"
@@ -154,6 +156,46 @@ def test_a_watchdog_is_a_session_of_its_own_and_is_journalled_once_it_watches(fo
         assert body["state"] == "armed" and instant(body["firesAt"]) == pytest.approx(instant(deadline) + guards.GRACE_S, abs=0.01)
         journal.append("verdict", {"verdict": "released"})
     assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_another_takes_the_place_of_a_watchdog_that_ended(folder: ledger.LeaseFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end_it() -> int:
+        pid = int(journal.entries[-1]["body"]["detail"].removeprefix("pid "))
+        os.kill(pid, signal.SIGKILL)
+        while watchdog.ended(pid) is None:
+            time.sleep(0.01)
+        return pid
+
+    def told() -> list[str]:
+        return [e["body"]["state"] for e in journal.entries if e["kind"] == "guard"]
+
+    with Journal(folder.journal, CLOCK) as journal:
+        journal.append("genesis", {"lease": folder.id})
+        tend = guards.arm_watchdog(folder, journal, in_a_minute(), ())
+        assert tend() == "" and told() == ["armed"]
+        first = end_it()
+        assert "the watchdog ended (signal 9); another watches now, pid " in tend()
+        assert told() == ["armed", "failed", "armed"] and f"pid {first} " in journal.entries[-2]["body"]["detail"]
+        assert tend() == ""
+        end_it()
+        assert tend() == "", "the next one is started some time later: what kills each at once must not keep the run busy"
+        monkeypatch.setattr(guards, "WATCHDOG_AGAIN_S", 0.0)
+        monkeypatch.setattr(time, "monotonic", lambda real=time.monotonic: real() + 31.0)
+        with monkeypatch.context() as broken:
+            broken.setattr(sys, "executable", "/bin/false")
+            assert "no other could be started" in tend()
+        assert told()[-1] == "failed"
+        assert "another watches now" in tend()
+        journal.append("verdict", {"verdict": "released"})
+    last = int(next(e["body"]["detail"] for e in reversed(journal.entries) if e["kind"] == "guard").removeprefix("pid "))
+    assert os.waitpid(last, 0)[1] == 0
+
+
+def test_every_wait_of_a_run_looks_after_the_watchdog() -> None:
+    waits, looks = Waits(Scope()), list[int]()
+    waits.tend = lambda: looks.append(1)
+    waits.sleep(0)
+    assert looks
 
 
 @pytest.mark.parametrize("program", ["/bin/true", "/bin/false"])

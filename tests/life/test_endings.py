@@ -42,11 +42,26 @@ def test_kill_9_is_answered_by_the_watchdog(stage: str, bench: Bench) -> None:
     assert bench.verify() == 0
 
 
+def watchdogs(bench: Bench) -> list[int]:
+    told = [body for body in bench.entries("guard") if body["guard"] == "watchdog" and body["state"] == "armed"]
+    return [int(body["detail"].removeprefix("pid ")) for body in told]
+
+
+def test_another_takes_the_place_of_a_watchdog_that_was_killed(bench: Bench) -> None:
+    reach(bench, "serve")
+    os.kill(watchdogs(bench)[0], signal.SIGKILL)
+    assert bench.until(lambda: len(watchdogs(bench)) == 2, within=20)
+    os.killpg(bench.started[-1].pid, signal.SIGKILL)
+    assert bench.released(), bench.left()
+    assert [b["by"] for b in bench.entries("recovered")] == ["watchdog"]
+    assert bench.verify() == 0
+
+
 @pytest.mark.slow
 def test_kill_9_of_run_and_watchdog_is_answered_by_release(bench: Bench) -> None:
     reach(bench, "eval")
-    pid = int(next(b["detail"] for b in bench.entries("guard") if b["guard"] == "watchdog").removeprefix("pid "))
-    os.kill(pid, signal.SIGKILL)
+    os.killpg(bench.started[-1].pid, signal.SIGSTOP)  # or it would put another in the place of the one that goes
+    os.kill(watchdogs(bench)[-1], signal.SIGKILL)
     os.killpg(bench.started[-1].pid, signal.SIGKILL)
     bench.started[-1].wait()
     assert bench.left()

@@ -153,6 +153,8 @@ MUTANTS = [
     Mutant("drill-leaves-at-a-signal", "provisioner/drill/one.py", "if folder is not None and not over:", "if folder is not None and row.wrong:", ("tests/drill/test_drill.py::test_a_signal_in_the_middle_of_a_drill_lets_go_of_the_machine_that_nobody_else_would",)),
     Mutant("watchdog-takes-a-drop-for-the-end", WATCHDOG, "for e in entries[asked:]):", "for e in entries):", (f"{DOG}::test_an_owner_that_let_go_of_one_machine_and_asked_for_the_next_is_not_letting_go",)),
     Mutant("watchdog-believes-the-wall", WATCHDOG, "        left = late.left() or 0.0\n", "        left = (late.deadline or 0.0) - time.time()\n", (f"{DOG}::test_an_owner_that_hangs_is_killed_even_if_the_clock_was_set_back",)),
+    Mutant("a-watchdog-that-ended-is-not-missed", GUARDS, "        if (ended := watchdog.ended(pid)) is None or", "        if True or (ended := watchdog.ended(pid)) is None or", (f"{GUARDED}::test_another_takes_the_place_of_a_watchdog_that_ended",)),
+    Mutant("nobody-tends-the-watchdog", "provisioner/life.py", "            self.tend()\n", "", (f"{GUARDED}::test_every_wait_of_a_run_looks_after_the_watchdog",)),
     Mutant("watchdog-in-the-owners-group", WATCHDOG, "            start_new_session=True,\n", "            start_new_session=False,\n", (f"{GUARDED}::test_a_watchdog_is_a_session_of_its_own_and_is_journalled_once_it_watches",)),
     Mutant("watchdog-ends-on-sigterm", WATCHDOG, "signal.SIGHUP, signal.SIGTERM)", "signal.SIGHUP)", (f"{DOG}::test_no_signal_but_sigkill_ends_it",)),
     Mutant("watchdog-not-read-back", WATCHDOG, "        if not ready or said.readline() != READY:\n", "        if not ready:\n", (f"{GUARDED}::test_a_watchdog_that_does_not_say_that_it_watches_is_an_error",)),

@@ -56,6 +56,7 @@ def test_asking_again_is_answered_and_changes_nothing(cloud: Cloud) -> None:
 
 
 def test_it_has_an_address_only_while_it_runs_and_never_a_real_one(cloud: Cloud) -> None:
+    cloud.rehearsal.faults([{"timing": {"pending_s": 1.0}}])
     instance = cloud.launch()
     assert "PublicIpAddress" not in cloud.describe(instance)
     address = ipaddress.ip_address(cloud.until(instance, "running")["PublicIpAddress"])
@@ -257,4 +258,5 @@ def test_a_listing_can_be_behind_while_the_answer_to_the_change_is_not(cloud: Cl
     assert cloud.truth(instance)["state"] == "shutting-down"
     cloud.until(instance, "shutting-down")
     cloud.until(instance, "terminated")
+    cloud.rehearsal.faults([{"timing": {"pending_s": 1.0}}])
     assert cloud.describe(cloud.launch())["State"]["Name"] == "pending"

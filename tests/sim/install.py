@@ -169,6 +169,7 @@ def _names() -> list[tuple[Any, str, Any]]:
         (watchdog, "POLL_S", POLL_S),
         (watchdog, "PATIENCE_S", WATCHDOG_S),
         (watchdog, "start", lambda folder, overdue: STAGE.start_watchdog(folder, overdue)),
+        (watchdog, "ended", lambda pid: None),
         (watchdog, "traceback", SimpleNamespace(print_exc=lambda: None)),
         (reap, "time", SimTime),
         (reap, "ThreadPoolExecutor", OneByOne),
