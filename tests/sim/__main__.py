@@ -4,7 +4,8 @@
     python -m tests.sim --exhaustive 1|2 [--level …]                            every crash point of every scenario; every pair
     python -m tests.sim --seed N --level LEVEL                                  one history, told in full
 
-It goes on where it stopped: what was played is in the state file. Ends with 1 when something was found; the failing seed
+It goes on where it stopped: what was played is in the state file, unless that is of another tree: what an older tree
+played says nothing of this one. Ends with 1 when something was found; the failing seed
 is printed with the shortest script that does the same.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import hashlib
 import json
 import multiprocessing
 import os
@@ -50,13 +52,14 @@ def work(job: Job) -> Done:
     return job, time.process_time() - began, {"|".join(key): n for key, n in P.COVERED.items()}, said
 
 
-def work_scripts(scripts: Sequence[Script]) -> Done:
+def work_scripts(chunk: tuple[int, Sequence[Script]]) -> Done:
+    number, scripts = chunk
     began, said = time.process_time(), list[str]()
     P.COVERED.clear()
     with simulated():
         for script in scripts:
             said += _tried(script)
-    job = (scripts[0].level, 0, len(scripts))
+    job = (scripts[0].level, number, len(scripts))
     return job, time.process_time() - began, {"|".join(key): n for key, n in P.COVERED.items()}, said
 
 
@@ -80,12 +83,29 @@ def jobs(total: int, levels: Sequence[str], done: set[str]) -> Iterator[Job]:
                 yield job
 
 
+def tree() -> str:
+    """A digest of all that a history runs: two trees that differ in it have not played the same."""
+    root = Path(__file__).parents[2]
+    files = sorted(path for part in ("provisioner", "cost", "profiles", "tests/sim") for path in (root / part).rglob("*.py"))
+    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()
+
+
+def _chunks(levels: Sequence[str], crashes: int, size: int = 200) -> Iterator[tuple[int, Sequence[Script]]]:
+    for level in levels:
+        scripts = list(exhaustive(level, crashes))
+        for first in range(0, len(scripts), size):
+            yield first, scripts[first : first + size]
+
+
 class Ledger:
     """What was played so far, kept after every chunk."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.tree = path, tree()
         kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        if kept and kept.get("tree") != self.tree:
+            print(f"{path} is of another tree, with {sum(kept.get('histories', {}).values())} histories: begun anew", file=sys.stderr)
+            kept = {}
         self.done: set[str] = set(kept.get("done", []))
         self.histories = Counter(kept.get("histories", {}))
         self.seconds = Counter(kept.get("seconds", {}))
@@ -99,7 +119,7 @@ class Ledger:
         self.seconds[level] += seconds  # type: ignore[assignment]
         self.covered.update(covered)
         self.found += said
-        kept = {name: getattr(self, name) for name in ("histories", "seconds", "covered", "found")} | {"done": sorted(self.done)}
+        kept = {name: getattr(self, name) for name in ("tree", "histories", "seconds", "covered", "found")} | {"done": sorted(self.done)}
         part = self.path.with_suffix(".part")
         part.write_text(json.dumps(kept))
         part.replace(self.path)
@@ -152,17 +172,15 @@ def main(words: Sequence[str]) -> int:
     gc.disable()  # a tenth of the time; once for each chunk is enough
     with multiprocessing.get_context("fork").Pool(said.workers, maxtasksperchild=200) as pool:
         if said.exhaustive:
-            if path.exists():
-                path.unlink()
-                kept = Ledger(path)
-            scripts = [script for level in levels for script in exhaustive(level, said.exhaustive)]
-            total, size = len(scripts), 200
-            ended: Iterator[Done] = pool.imap_unordered(work_scripts, [scripts[n : n + size] for n in range(0, total, size)])
+            chunks = list(_chunks(levels, said.exhaustive))
+            total = sum(len(scripts) for _, scripts in chunks)
+            left = [chunk for chunk in chunks if f"{chunk[1][0].level}-{chunk[0]}" not in kept.done]
+            ended: Iterator[Done] = pool.imap_unordered(work_scripts, left)
         else:
             total = said.n
             ended = pool.imap_unordered(work, jobs(total, levels, kept.done))
-        for number, one in enumerate(ended):
-            kept.take(one if not said.exhaustive else ((one[0][0], number, one[0][2]), *one[1:]))
+        for one in ended:
+            kept.take(one)
             print(f"\r{kept.line(total)}", end="" if sys.stdout.isatty() else "\n", flush=True)
     print(table(kept.covered))
     print(kept.line(total))
