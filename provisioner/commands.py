@@ -42,7 +42,7 @@ def run_profile(target: Target, *, ask: Callable[[str], bool] | None) -> Coded:
     story, scope = Story(), Scope()
 
     def heard(text: str) -> None:
-        cry(text.replace(" again", ": still letting go") if "again" in text else f"{text}: letting go of everything first")
+        cry(text.replace(" again", ": still letting go") if "again" in text else f"{text}: heard; the step in hand is broken off")
 
     with contextlib.ExitStack() as calm:
         with planned(target) as ready:

@@ -306,7 +306,7 @@ def test_a_run_on_a_terminal_that_goes_through_everything(how: str, bench: Bench
             terminal.until("[##")
         if how == "ctrl-c twice":
             terminal.type("\x03")
-            terminal.until("SIGINT: letting go of everything first", SOON)
+            terminal.until("SIGINT: heard", SOON)
             terminal.type("\x03")
             assert terminal.end() == Exit.SIGINT and "SIGINT: still letting go" in terminal.seen
         elif how == "stop and kill":
