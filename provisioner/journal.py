@@ -11,7 +11,7 @@ without it. `note`, for the way out, keeps the entry in memory when the disk wil
 record, never the removal. A 64 KiB ballast file beside the journal is given back when the disk is full, which is room
 for the rest of any teardown.
 
-This file must not know what the entries mean.
+What a line may hold is a table's business (`journal_fields.py`); this file must not know what the entries mean.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import json
 import os
 import stat
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ from typing import Any
 
 import rfc8785
 
+from provisioner import journal_fields
 from provisioner.errors import GpuleaseError, RefusedError
 from provisioner.model import Clock, Json
 from provisioner.names import WORDS, Names
@@ -129,7 +131,7 @@ class Journal:
         """Write one entry and return only once it is on disk."""
         entry: Entry = {
             "at": {"wall": rfc3339(self._clock.now()), "monoMs": int(self._clock.counting() * 1000)},
-            "body": self._worded(_allowed(body)),
+            "body": self._said(kind, body),
             "kind": kind,
             "prev": self.head,
             "seq": len(self.entries),
@@ -153,9 +155,9 @@ class Journal:
         except OSError as e:
             self.unwritten = self.unwritten or e
             try:
-                kept: Json = self._worded(_allowed(body))
+                kept: Json = self._said(kind, body)
             except TypeError:
-                kept = _bones(body)
+                kept = self._said(kind, _bones(body))
             entry: Entry = {
                 "at": {"wall": rfc3339(self._clock.now())},
                 "body": kept,
@@ -172,6 +174,10 @@ class Journal:
         except (TypeError, ValueError):
             # What a provider said is too long, or cannot be written as JSON. Its bones can, and removing does not wait for more.
             return self.append(kind, _bones(body))
+
+    def _said(self, kind: str, body: Mapping[str, Json]) -> Json:
+        # Before anything else looks at it: what may not be written must not even be in the way.
+        return self._worded(_allowed(journal_fields.kept(kind, body)))
 
     def _worded(self, value: Json, name: str = "") -> Json:
         """Somebody's own words lose the names in them; what a later process has to read is no words."""

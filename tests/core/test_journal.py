@@ -22,14 +22,14 @@ CLOCK = SystemClock()
 def written(path: Path, lines: int = 5) -> bytes:
     with Journal(path, CLOCK) as journal:
         for i in range(lines):
-            journal.append("stage", {"stage": "plan", "n": i, "text": "一 two \u2028 \x1b[0m"})
+            journal.append("outcome", {"exit": i, "outcome": "一 two \u2028 \x1b[0m"})
     return path.read_bytes()
 
 
 def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
     written(tmp_path / "j")
     again = J.read(tmp_path / "j")
-    assert [e["body"]["n"] for e in again.entries] == [0, 1, 2, 3, 4]
+    assert [e["body"]["exit"] for e in again.entries] == [0, 1, 2, 3, 4]
     assert again.torn == b""
 
 
@@ -48,7 +48,7 @@ def test_what_a_power_cut_leaves_is_a_torn_tail(tail: bytes, tmp_path: Path) -> 
     (tmp_path / "j").write_bytes(raw + tail)
     with Journal(tmp_path / "j", CLOCK) as journal:
         assert journal.torn == tail
-        journal.append("stage", {"n": 5})
+        journal.append("outcome", {"exit": 5})
     assert len(J.read(tmp_path / "j").entries) == 6
 
 
@@ -115,7 +115,7 @@ def test_a_symlink_is_not_followed(tmp_path: Path) -> None:
 
 def test_a_float_never_enters(tmp_path: Path) -> None:
     with Journal(tmp_path / "j", CLOCK) as journal, pytest.raises(TypeError):
-        journal.append("stage", {"price": 0.8})
+        journal.append("outcome", {"exit": 0.8})
 
 
 FILL = """
@@ -126,7 +126,7 @@ FILL = """
     journal = Journal(Path(sys.argv[1]), SystemClock())
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
     for i in range(40):
-        journal.note("stage", {"n": i})
+        journal.note("outcome", {"exit": i})
     print(sum("unwritten" not in e for e in journal.entries), journal.unwritten)
 """
 
@@ -148,7 +148,7 @@ WRITE = """
     from provisioner.scope import SystemClock
     with Journal(Path(sys.argv[1]), SystemClock()) as journal:
         while True:
-            print(journal.append("stage", {"x": "y" * 300})["seq"], flush=True)
+            print(journal.append("outcome", {"outcome": "y" * 300})["seq"], flush=True)
 """
 
 
@@ -178,7 +178,7 @@ def test_the_reserve_is_given_back_when_the_disk_is_full(tmp_path: Path, monkeyp
         monkeypatch.setattr(os, "write", write)
         full[0] = True
         with pytest.raises(OSError):
-            journal.append("stage", {"n": 0})
+            journal.append("outcome", {"exit": 0})
         full[0] = False
         monkeypatch.undo()
         assert not journal.has_reserve
@@ -187,16 +187,16 @@ def test_the_reserve_is_given_back_when_the_disk_is_full(tmp_path: Path, monkeyp
 
 def test_after_a_failed_fsync_nothing_more_is_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Journal(tmp_path / "j", CLOCK) as journal:
-        journal.append("stage", {"n": 0})
+        journal.append("outcome", {"exit": 0})
 
         def broken(fd: int) -> None:
             raise OSError(5, "Input/output error")
 
         monkeypatch.setattr(J, "sync", broken)
         with pytest.raises(OSError):
-            journal.append("stage", {"n": 1})
-        journal.note("stage", {"n": 2})
+            journal.append("outcome", {"exit": 1})
+        journal.note("outcome", {"exit": 2})
         assert journal.unwritten is not None
         monkeypatch.undo()
         with pytest.raises(OSError):
-            journal.append("stage", {"n": 3})
+            journal.append("outcome", {"exit": 3})

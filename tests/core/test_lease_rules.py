@@ -430,7 +430,7 @@ ODD_FACTS: dict[str, Json] = {
 @pytest.mark.parametrize("name", ODD_FACTS)
 def test_no_fact_that_a_provider_tells_can_stop_the_letting_go(name: str, path: Path) -> None:
     provider, clock = odd()
-    facts = {name: ODD_FACTS[name]}
+    facts = {"name": ODD_FACTS[name]}
 
     def telling(lease: str | None) -> Inventory:
         whole = SimProvider.inventory(provider, lease)

@@ -17,15 +17,15 @@ ACCOUNT, ARN, ADDRESS = "640917385526", "arn:aws:sts::640917385526:assumed-role/
 SAID = f"User: {ARN} is not authorized to perform: ec2:RunInstances from {ADDRESS}; account {ACCOUNT}"
 
 
-def written(folder: Path, **body: object) -> dict[str, object]:
+def written(folder: Path, kind: str = "failure", /, **body: object) -> dict[str, object]:
     with Journal(folder / "journal.jsonl", SystemClock()) as journal:
-        journal.append("failure", dict(body))  # type: ignore[arg-type]
+        journal.append(kind, dict(body))  # type: ignore[arg-type]
     entry: dict[str, object] = read(folder / "journal.jsonl").entries[-1]["body"]
     return entry
 
 
 def test_words_of_somebody_elses_lose_the_account_the_caller_and_the_address(tmp_path: Path) -> None:
-    body = written(tmp_path, error="NotPermitted", why=SAID, rows=[{"reason": f"no such group in {ACCOUNT}"}])
+    body = written(tmp_path, error="NotPermitted", why=SAID, what=f"no such group in {ACCOUNT}")
     text = (tmp_path / "journal.jsonl").read_text()
     assert not [name for name in (ACCOUNT, ARN, ADDRESS, "alice") if name in text]
     assert str(body["why"]).startswith("User: sha256:") and " is not authorized to perform: ec2:RunInstances from sha256:" in str(
@@ -40,8 +40,9 @@ def test_words_of_somebody_elses_lose_the_account_the_caller_and_the_address(tmp
 
 
 def test_what_a_later_process_reads_stays_as_it_is(tmp_path: Path) -> None:
-    said = {"settings": {"role": ARN}, "facts": {"address": ADDRESS, "imageOwner": ACCOUNT}, "id": ARN, "code": "UnauthorizedOperation"}
-    assert written(tmp_path, **said) == said and not (tmp_path / "openings.jsonl").exists()
+    facts = {"address": ADDRESS, "imageOwner": ACCOUNT}
+    said = {"class": "instance", "id": ARN, "state": "running", "facts": facts}
+    assert written(tmp_path, "observe", **said) == said and not (tmp_path / "openings.jsonl").exists()
 
 
 def test_the_same_value_has_one_commitment_in_a_lease_and_another_in_the_next(tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ def test_what_the_writer_writes_is_read_here(tmp_path: object) -> None:
         def sleep(self, seconds: float) -> None: ...
 
     with journal.Journal(path, Noon()) as written:
-        written.append("genesis", {"lease": "x", "text": 'ü \u2028 \x00 "\\'})
-        written.append("observe", {"n": 2**53 - 1, "list": [True, False, {}], "long": "x" * 9000})
+        written.append("genesis", {"lease": "x", "provider": 'ü \u2028 \x00 "\\'})
+        written.append("observe", {"facts": {"sizeGib": 2**53 - 1}, "requestIds": [True, False, ""], "state": "x" * 9000})
         assert list(chain.read(path.read_bytes()).entries) == written.entries
 
 

@@ -22,7 +22,7 @@ SOURCES = {
 
 FLOORS: dict[str, int] = {
     **dict.fromkeys(("cost", "model", "errors", "data", "clean", "yamlsafe", "times", "secret"), 0),
-    **dict.fromkeys(("scope", "journal", "holdings", "lease", "names"), 1),
+    **dict.fromkeys(("scope", "journal", "journal_fields", "holdings", "lease", "names"), 1),
     **dict.fromkeys(("providers", "rehearsal", "remote", "runtimes", "evals", "evidence", "decide"), 2),
     **dict.fromkeys(("profile", "profile_fields", "profile_sections", "plan", "ledger", "drills"), 3),
     **dict.fromkeys(("guards", "watchdog", "closing", "reap", "caller"), 3),

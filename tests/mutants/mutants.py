@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 HOLDINGS = "provisioner/holdings.py"
+FIELDS, LISTED = "provisioner/journal_fields.py", "tests/core/test_journal_fields.py"
 LEASE, JOURNAL, LEDGER = "provisioner/lease.py", "provisioner/journal.py", "provisioner/ledger.py"
 WATCHDOG, CLOSING, SCOPE = "provisioner/watchdog.py", "provisioner/closing.py", "provisioner/scope.py"
 GUARDS, REAP, RUN, KEYS = "provisioner/guards.py", "provisioner/reap.py", "provisioner/run.py", "provisioner/remote/keys.py"
@@ -86,6 +87,11 @@ MUTANTS = [
     Mutant("note-raises", JOURNAL, "        except OSError as e:\n            self.unwritten", "        except ZeroDivisionError as e:\n            self.unwritten", (f"{CRASH}::test_a_full_disk_costs_the_record_never_the_removal",)),
     Mutant("note-chokes-on-a-float", JOURNAL, "        except (TypeError, ValueError):\n            # What", "        except ZeroDivisionError:\n            # What", (f"{FILE_RULES}::test_a_note_is_always_made_and_the_file_stays_sound", f"{RULES}::test_no_fact_that_a_provider_tells_can_stop_the_letting_go")),
     Mutant("unwritten-not-remembered", JOURNAL, "            self.unwritten = self.unwritten or e\n", "", (f"{RULES}::test_an_answer_that_cannot_be_written_down_is_still_acted_upon",)),
+    Mutant("any-field-enters", JOURNAL, "_allowed(journal_fields.kept(kind, body))", "_allowed(body)", (f"{LISTED}::test_what_is_not_listed_does_not_enter_at_any_depth",)),
+    Mutant("any-field-enters-deeper", FIELDS, "                if not _fits(one, shape[name]):\n", "                if False:\n", (f"{LISTED}::test_what_is_not_listed_does_not_enter_at_any_depth",)),
+    Mutant("an-object-enters-as-a-text", FIELDS, "        if shape is None or isinstance(shape, Digests):\n", "        if shape is None:\n            return True\n        if isinstance(shape, Digests):\n", (f"{LISTED}::test_an_object_where_a_text_is_listed_does_not_enter_either",)),
+    Mutant("a-field-too-many-stops-the-line", FIELDS, "    noticed(kind, names)\n", "    raise ValueError(names)\n", (f"{LISTED}::test_a_field_too_many_stops_neither_an_intent_nor_the_letting_go",)),
+    Mutant("a-secret-as-a-name-is-told", FIELDS, " and OURS.fullmatch(name) else", " else", (f"{LISTED}::test_the_name_of_what_was_left_out_is_told_only_if_it_looks_like_one_of_ours",)),
     Mutant("journal-readable-by-others", JOURNAL, " or info.st_mode & 0o077:", ":", (f"{FILE}::test_a_journal_that_others_can_read_is_refused",)),
     # -- the lease: intent before act, one way out, a verdict is an observation ------------------------------------------
     Mutant("intent-after-create", LEASE, '        intent = self.journal.append("intent", {"op": "create", "class": kind, "token": token, "params": spec.public()})\n', '        self.provider.create(kind, spec, lease=self.id, token=token, made=self.made)\n        intent = self.journal.append("intent", {"op": "create", "class": kind, "token": token, "params": spec.public()})\n', (f"{CRASH}::test_nothing_is_created_that_could_not_be_written_down_first",)),

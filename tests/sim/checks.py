@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from provisioner.errors import Exit
 from provisioner.journal import Broken
+from provisioner.journal_fields import LEFT_OUT
 from provisioner.lease import holdings
 from provisioner.model import Verdict
 from tests.sim import process as P
@@ -116,6 +117,7 @@ def _journal(h: History) -> Iterator[str]:
         except Broken as e:
             yield f"journal: {e.what}"
             continue
+        yield from (f"journal: {e['kind']} has no place for {e['body'][LEFT_OUT]}" for e in read.entries if LEFT_OUT in e["body"])
         asked = {e["body"]["token"] for e in read.entries if e["kind"] == "intent" and e["body"]["op"] == "create"}
         ours = {t.token for t in h.world.of(LEASE) if t.token}
         if computer is h.laptop and not ours <= asked and not _lost(h):
