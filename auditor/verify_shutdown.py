@@ -14,7 +14,7 @@ What it does, in this order, so that you can follow it down the page:
   8. WORDS      what that shows and what it does not
 Exit codes: 0 everything agrees, 1 something contradicts, 3 could not be read. 0 is about the document: read the words.
 Left to `gpulease verify`, and not judged here: the parts of the statement named in NOT_COMPARED, report.html and report.md,
-statement.sshsig (`ssh-keygen -Y verify`), material of AWS's beside the statement, and whose key it is.
+statement.sshsig (`ssh-keygen -Y verify`), statement.tsr, statement.sigstore.json, what AWS says beside the statement, whose key it is.
 """
 
 import base64
@@ -32,12 +32,12 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace as Record
 
 NAME = re.compile(r"(?:aws/(?:[A-Za-z0-9][A-Za-z0-9._-]{0,99}/){0,3})?[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-MIB = 1 << 20
+MIB, EPOCH, MINOR = 1 << 20, datetime(1970, 1, 1, tzinfo=UTC), 0
 LIMITS = {"statement.dsse.json": MIB, "signer.pub.json": 4096, "journal.jsonl": 64 * MIB, "results.json": 16 * MIB}
 FILE_LIMIT, MOST_FILES, MOST_RECORDS, MOST_THINGS, LINE_LIMIT = 256 * MIB, 2000, 50_000, 1000, 16 << 10
-OWN = "statement.dsse.json statement.sshsig statement.tsr signer.pub.json report.md report.html bill.dsse.json aws/billing.json"
+OWN = "statement.dsse.json statement.sshsig statement.tsr statement.sigstore.json signer.pub.json"
+OWN += " report.md report.html bill.dsse.json aws/billing.json"
 PREDICATE, PAYLOAD_TYPE = "https://gpulease.dev/attestation/gpu-run-shutdown/v1", "application/vnd.in-toto+json"
-EPOCH, MINOR = datetime(1970, 1, 1, tzinfo=UTC), 0
 LONG, INSTANT = re.compile(r"[:,\[]-?\d{16}"), re.compile(r"(2[01]\d\d)-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?Z", re.ASCII)
 
 
@@ -592,7 +592,7 @@ def main(argv):
     for one in predicate["resources"]:
         print(f"  {plain(one['class'])} {plain(one.get('id', '(answer lost)'))}: {one['final']}")
     print(f"NOT SHOWN  that the program which wrote the journal told the truth; {plain(', '.join(map(str, predicate['limits'])))}.")
-    print(f"NOT JUDGED HERE  {', '.join((*NOT_COMPARED, *sorted(MORE)))}; reports, ssh signature, timestamp, aws/; whose key it is.")
+    print(f"NOT JUDGED HERE  {', '.join((*NOT_COMPARED, *sorted(MORE)))}; reports, ssh, sigstore, timestamp, aws/; whose key it is.")
     return 0
 
 

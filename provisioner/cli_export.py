@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from provisioner.options import Json
-from provisioner.terminal import ending, leave
+from provisioner.terminal import askable, complain, confirm, ending, leave
 
 
 def export(
@@ -20,6 +20,16 @@ def export(
     timestamp: Annotated[
         str | None, typer.Option("--timestamp", help="Also have it dated by this RFC 3161 authority, over the network.", metavar="URL")
     ] = None,
+    sigstore: Annotated[
+        bool, typer.Option("--sigstore", help="Also sign as who you are, through sigstore; it goes into a public log, for ever.")
+    ] = False,
+    sigstore_token: Annotated[
+        Path | None, typer.Option("--sigstore-token", help="With --sigstore: the OpenID token; else a CI job's own.", metavar="FILE")
+    ] = None,
+    sigstore_config: Annotated[
+        Path | None, typer.Option("--sigstore-config", help="With --sigstore: a service of your own (ClientTrustConfig).", metavar="FILE")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --sigstore publishes.")] = False,
     redact: Annotated[bool, typer.Option("--redact", help="A copy without account, ARN, addresses and names; costs the tiers.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -29,11 +39,19 @@ def export(
         gpulease export              of the newest lease, here
         gpulease export 7f3a9k2m --to proof.zip
         gpulease export --sign-ssh ~/.ssh/id_ed25519
+        gpulease export --sigstore                      in a CI job, as that job
         gpulease export --redact
         gpulease export --to report.pdf     a page to read, with the zip attached
     """
+    from provisioner.errors import UsageError
+    from provisioner.evidence.keyless import Signing
     from provisioner.handing_over import export_proof
 
     with ending(as_json):
-        record, text = export_proof(lease, to, sign_ssh, redact=redact, authority=timestamp)
+        if not sigstore and (sigstore_token or sigstore_config or yes):
+            raise UsageError("that goes with --sigstore only", next="gpulease export --sigstore")
+        if sigstore and not yes:
+            askable("what sigstore publishes cannot be taken back, so it is confirmed once")
+        keyless = Signing(sigstore_token, sigstore_config, complain, None if yes else confirm) if sigstore else None
+        record, text = export_proof(lease, to, sign_ssh, redact=redact, authority=timestamp, keyless=keyless)
         leave(0, record if as_json else text)

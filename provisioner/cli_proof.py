@@ -71,6 +71,15 @@ def verify(
     tsa_cert: Annotated[
         list[Path] | None, typer.Option("--tsa-cert", help="Believe timestamps under this root certificate (PEM).", metavar="FILE")
     ] = None,
+    sigstore_identity: Annotated[
+        str | None, typer.Option("--sigstore-identity", help="Ask for this identity's signature through sigstore.", metavar="ID")
+    ] = None,
+    sigstore_issuer: Annotated[
+        str | None, typer.Option("--sigstore-issuer", help="Who has to have confirmed that identity.", metavar="URL")
+    ] = None,
+    sigstore_trust_root: Annotated[
+        Path | None, typer.Option("--sigstore-trust-root", help="The roots of a sigstore service of your own (JSON).", metavar="FILE")
+    ] = None,
     aws_profile: AwsProfile = None,
     as_json: Json = False,
 ) -> None:
@@ -83,6 +92,16 @@ def verify(
 
     with ending(as_json, usage=3):
         code, record, text = verify_proof(
-            path, require, allowed_signers, iid_cert or [], cloudtrail_keys, online, aws_profile, tsa_cert or []
+            path,
+            require,
+            allowed_signers,
+            iid_cert or [],
+            cloudtrail_keys,
+            online,
+            aws_profile,
+            tsa_cert or [],
+            sigstore_identity,
+            sigstore_issuer,
+            sigstore_trust_root,
         )
         leave(code, record if as_json else text)

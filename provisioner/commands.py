@@ -308,6 +308,9 @@ def verify_proof(
     online: bool = False,
     aws_profile: str | None = None,
     authorities: Sequence[Path] = (),
+    identity: str | None = None,
+    issuer: str | None = None,
+    trust_root: Path | None = None,
 ) -> Coded:
     from provisioner.evidence import digests, sshsig, verify
 
@@ -325,8 +328,32 @@ def verify_proof(
         from provisioner.corroborate import public_keys
 
         keys = [*keys, *public_keys(verify.verify(path).predicate, aws_profile)]
-    report = verify.verify(path, require=require, signers=signers, certificates=pems, cloudtrail_keys=keys, authorities=roots)
+    asked = _asked(identity, issuer, trust_root)
+    report = verify.verify(
+        path, require=require, signers=signers, certificates=pems, cloudtrail_keys=keys, authorities=roots, sigstore=asked
+    )
     return report.exit, report.json(), report.text()
+
+
+def _asked(identity: str | None, issuer: str | None, trust_root: Path | None) -> Any:
+    """Whose sigstore signature is asked for, and under which roots; None where nobody asked."""
+    from provisioner.evidence import keyless
+
+    if identity is None and issuer is None and trust_root is None:
+        return None
+    try:
+        root = None if trust_root is None else keyless.trusted_root(trust_root)
+    except keyless.Missing:
+        root = None  # the layer says so, beside everything else that it found
+    except (OSError, ValueError) as e:
+        raise UsageError(
+            f"{trust_root} cannot be used: {e}", why="it holds the roots of a sigstore service", next="docs/proof.md"
+        ) from None
+    try:
+        return keyless.Asked(identity or "", issuer or "", root)
+    except ValueError as e:
+        why = "anybody can have a signature made; it says something when it is known whose it should be, and who confirms that"
+        raise UsageError(str(e), why=why, next="gpulease verify PATH --sigstore-identity ID --sigstore-issuer URL") from None
 
 
 def _pem(raw: bytes) -> bytes:

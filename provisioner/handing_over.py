@@ -9,22 +9,33 @@ import hashlib
 import json
 import os
 import secrets
+import shlex
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from provisioner.clean import clean
 from provisioner.clouds import newest
 from provisioner.errors import RefusedError, RunError
 from provisioner.ledger import LeaseFolder, private, root
 
+if TYPE_CHECKING:
+    from provisioner.evidence.keyless import Signing
+
 
 def export_proof(
-    name: str | None, to: Path | None, ssh_key: str | None = None, *, redact: bool = False, authority: str | None = None
+    name: str | None,
+    to: Path | None,
+    ssh_key: str | None = None,
+    *,
+    redact: bool = False,
+    authority: str | None = None,
+    keyless: Signing | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Where it was written, as a record and in words."""
     from provisioner.evidence import archive, bundle, canonical, paper, sign, sshsig, timestamp, verify
+    from provisioner.evidence.keyless import FILE
 
     folder = newest(name)
     if not folder.evidence.is_dir():
@@ -52,6 +63,12 @@ def export_proof(
         sshsig.checked(members["statement.sshsig"], sign.pae(payload))
     if authority is not None:
         members[timestamp.FILE] = timestamp.fetched(authority, members["statement.dsse.json"])
+    named = None
+    if keyless is not None:  # last, because it cannot be taken back
+        if not os.access(path.parent, os.W_OK):
+            raise RefusedError(f"{path} cannot be written", why="asked before anything is published", next="gpulease export --to FILE")
+        payload, _ = sign.opened(members["statement.dsse.json"], members["signer.pub.json"])
+        members[FILE], named = keyless.sign(members["statement.dsse.json"], payload)
     data = archive.packed(members, folder.evidence.name)
     if path.suffix == ".pdf":
         stated = canonical.loads(sign.opened(members["statement.dsse.json"], members["signer.pub.json"])[0])
@@ -60,11 +77,14 @@ def export_proof(
     line = f'you namespaces="{sshsig.NAMESPACE}" {sshsig.ed25519(sign.raw_key(members["signer.pub.json"])).line}'
     record = {"schema": "gpulease/export/1", "lease": folder.id, "path": str(path), "bytes": len(data), "tier": report.json()["tier"]}
     record |= {"tier": "client-signed", "openings": str(openings)} if redact else {}
+    record |= {} if named is None else {"sigstore": {"identity": named.identity, "issuer": named.issuer}}
+    whom = "" if named is None else f" --sigstore-identity {shlex.quote(named.identity)} --sigstore-issuer {shlex.quote(named.issuer)}"
+    check = f"gpulease verify {path}" if path.suffix != ".pdf" else f"pdfdetach -saveall {path}, then gpulease verify"
     return record | {"allowedSigners": line}, "\n".join(
         [
             *lost,
             f"written   {path} ({len(data)} bytes)",
-            f"check it  gpulease verify {path}" if path.suffix != ".pdf" else f"check it  pdfdetach -saveall {path}, then gpulease verify",
+            f"check it  {check}{clean(whom, limit=600)}",
             f"whose     {line}",
             "          as a line of the file for verify --allowed-signers: give it to those who should know that it was you",
         ]

@@ -1,4 +1,4 @@
-"""The layers about what lies beside the client's own word: identity documents, CloudTrail's material, the bill, a timestamp.
+"""The layers about what lies beside the client's own word: identity documents, CloudTrail's material, the bill, a timestamp, sigstore.
 
 Each says that it was not run where there is nothing of its kind, fails on what contradicts the statement, and otherwise adds
 the tier that its material shows. What cannot be checked here (no certificate, no key) is a warning and no failure.
@@ -7,7 +7,7 @@ the tier that its material shows. What cannot be checked here (no certificate, n
 from __future__ import annotations
 
 from provisioner.evidence import bill as bills
-from provisioner.evidence import identified, recorded, sign, tiers
+from provisioner.evidence import identified, keyless, recorded, sign, tiers
 from provisioner.evidence import timestamp as timestamps
 from provisioner.evidence.canonical import Malformed, loads
 from provisioner.evidence.cloudtrail import FOLDER
@@ -91,6 +91,32 @@ def timestamp(work: Work) -> None:
     except (timestamps.Missing, Unjudged) as e:
         work.report.warnings.append(problem("W107", why=str(e)))
         raise Skipped("it is not judged") from None
+
+
+def sigstore(work: Work) -> None:
+    there, asked = keyless.FILE in work.folder.names, work.sigstore
+    if not there and asked is None:
+        raise Skipped("there is no sigstore signature")
+    if work.payload is None:
+        raise Skipped("there is no signed statement that it could be of")
+    try:
+        if asked is None:
+            keyless.about(_bundle(work), work.raw["statement.dsse.json"], work.payload)
+            raise Unjudged("nobody said whose signature it should be. Pass --sigstore-identity and --sigstore-issuer")
+        if not there:  # whoever asks for a signature is not told that all is well without one
+            raise keyless.Unvouched(f"there is no {keyless.FILE}")
+        work.report.keyless = keyless.checked(_bundle(work), work.raw["statement.dsse.json"], work.payload, asked)
+    except keyless.Foreign as e:
+        raise Failed(problem("E109", why=str(e))) from None
+    except (keyless.Unvouched, keyless.Missing) as e:
+        raise Failed(problem("E112", identity="" if asked is None else asked.identity, why=str(e))) from None
+    except Unjudged as e:
+        work.report.warnings.append(problem("W109", why=str(e)))
+        raise Skipped("it is not judged") from None
+
+
+def _bundle(work: Work) -> bytes:
+    return work.folder.read(keyless.FILE, keyless.LIMIT)
 
 
 class Unjudged(Exception):

@@ -27,8 +27,11 @@ TEMPLATES = {
     "E106": "ssh signature: {why}. statement.sshsig does not belong to this statement.",
     "E107": "timestamp: {why}. statement.tsr does not belong to this statement.",
     "E108": "timestamp: not by an authority that you trust: {why}. The statement may still be genuine; nobody you named dates it.",
+    "E109": "sigstore: {why}. statement.sigstore.json does not belong to this statement.",
     "E110": "schema: {jsonpath}: {why}.",
     "E111": "predicate {uri} is newer than this verifier. Install gpulease >= {v}.",
+    "E112": "sigstore: no signature of {identity} that counts: {why}. "
+    "The statement may still be genuine; that identity does not vouch for it.",
     "E120": "{file}: sha256 is {got}, the statement says {want}. The file was changed or swapped.",
     "E121": "{file} is named in the statement and is missing from the bundle.",
     "E201": "journal record {seq} (byte {off}): does not follow from record {before}. "
@@ -56,6 +59,7 @@ TEMPLATES = {
     "E606": "CloudTrail shows {event} creating {id} by this run, and the journal does not mention it.",
     "E701": "{file} is not what this statement renders to. Read the statement, not the report.",
     "W107": "timestamp: not judged: {why}.",
+    "W109": "sigstore: not judged: {why}.",
     "W201": "journal: {n} torn line(s) repaired after a crash at {time}. Normal after power loss or kill.",
     "W504": "identity document: not identified: no AWS certificate for {region} here (certificates of {date}). "
     "Pass --iid-cert with the one from {url}.",
@@ -70,7 +74,7 @@ TEMPLATES = {
 UNREADABLE = frozenset({"E001", "E002", "E003", "E111"})
 """These say that we could not look, not that something is wrong: exit 3."""
 
-UNTRUSTED = frozenset({"E102", "E105", "E108"})
+UNTRUSTED = frozenset({"E102", "E105", "E108", "E112"})
 """Intact, but not vouched for as asked: exit 2."""
 
 

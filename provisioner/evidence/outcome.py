@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from provisioner.evidence import tiers
+from provisioner.evidence.keyless import Signed
 from provisioner.evidence.messages import UNREADABLE, UNTRUSTED, Problem
 from provisioner.evidence.timestamp import Stamp
 from provisioner.model import Json
@@ -33,6 +34,7 @@ class Report:
     ssh: str = ""  # the fingerprint of the key in statement.sshsig
     not_covered: list[str] = field(default_factory=list)
     stamp: Stamp | None = None  # by when it existed, where an authority says so that whoever verifies trusts
+    keyless: Signed | None = None  # whose sigstore signature it has, where whoever verifies asked for just that one
     shown: set[str] = field(default_factory=set)  # the tiers above the first whose own material held
     bill: dict[str, Any] | None = None  # the second statement's predicate, when it holds
 

@@ -43,6 +43,9 @@ def document(report: Report) -> dict[str, Json]:
         "vouched": bool(report.vouched),
         "signer": words.text(report.vouched),
         "sshKey": report.ssh,
+        "sigstore": None
+        if report.keyless is None
+        else {"identity": words.text(report.keyless.identity), "issuer": words.text(report.keyless.issuer)},
         "timestamp": None if report.stamp is None else {"at": rfc3339(report.stamp.at), "by": report.stamp.by},
         "layers": [{"name": layer.name, "state": layer.state} | ({"why": layer.why} if layer.why else {}) for layer in report.layers],
         "problems": [p.json() for p in report.problems],
@@ -79,17 +82,22 @@ def _verdict(report: Report) -> list[str]:
     assert predicate is not None
     first, *rest = words.verdict(predicate)
     key = f"the ssh key {report.ssh}" if report.ssh else f"the Ed25519 key {report.keyid[:16]}…"
-    by = f"vouched for as {words.text(report.vouched)}." if report.vouched else "which nobody you named vouches for."
+    if report.vouched:
+        by = f"vouched for as {words.text(report.vouched)}."
+    else:
+        by = "which no key that you named vouches for." if report.keyless else "which nobody you named vouches for."
     signer = f"Signed with {key}, {by}"
+    named = [] if report.keyless is None else [report.keyless.sentence]
     billed = [] if report.bill is None else [bill.sentence(report.bill)]
     dated = [] if report.stamp is None else [report.stamp.sentence]
-    return [f"{mark}{_reached(report)}. {first}", *rest, *billed, signer, *dated]
+    return [f"{mark}{_reached(report)}. {first}", *rest, *billed, signer, *named, *dated]
 
 
 def _reached(report: Report) -> str:
     if report.problems:
-        undated = all(p.code == "E108" for p in report.problems)
-        return "intact, and dated by nobody whom you trust" if undated else "intact, and signed with a key that you do not trust"
+        means = {"E108": "dated by nobody whom you trust", "E112": "not signed by the sigstore identity that you named"}
+        open_ = [means.get(p.code, "signed with a key that you do not trust") for p in report.problems]
+        return f"intact, and {', and '.join(dict.fromkeys(open_))}"
     assert report.predicate is not None
     said = NAMES[report.tier]
     if not tiers.reaches(report.tier, report.require):

@@ -1,9 +1,9 @@
 """Takes a bundle apart and says what holds: offline, bounded, and without believing anything it has not checked.
 
 The layers run in order, each as far as the ones before it allow: files, signature, schema, digests, journal, statement,
-anchors, identity, cloudtrail, cost, rendering, bill, timestamp (those about AWS's material are in `beside`). A layer stops at its first
-failure; the others still run, and all are reported. Nothing is parsed before its signature was checked, and then it is the
-signed bytes that are parsed.
+anchors, identity, cloudtrail, cost, rendering, bill, timestamp, sigstore (what lies beside the client's own word is in
+`beside`). A layer stops at its first failure; the others still run, and all are reported. Nothing is parsed before its
+signature was checked, and then it is the signed bytes that are parsed.
 
 The idea that carries it: the statement is derived once more from the journal, by the very function that made it, and
 every field is compared. So the key's owner cannot sign a field that the journal does not lead to. The owner can write
@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from provisioner.errors import UsageError
-from provisioner.evidence import beside, bill, chain, page, render, sign, sshsig, timestamp
+from provisioner.evidence import beside, bill, chain, keyless, page, render, sign, sshsig, timestamp
 from provisioner.evidence.archive import Archive
 from provisioner.evidence.canonical import Malformed, loads
 from provisioner.evidence.compare import different, dotted, record_of
@@ -53,9 +53,12 @@ LAYERS = (
     "rendering",
     "bill",
     "timestamp",
+    "sigstore",
 )
 RENDERED: dict[str, Callable[[Json, bytes | None], bytes]] = {"report.html": page.page, "report.md": render.report}
-OWN = frozenset({"statement.dsse.json", "statement.sshsig", "signer.pub.json", timestamp.FILE, bill.ENVELOPE, bill.FILE, *RENDERED})
+OWN = frozenset(
+    {"statement.dsse.json", "statement.sshsig", "signer.pub.json", timestamp.FILE, keyless.FILE, bill.ENVELOPE, bill.FILE, *RENDERED}
+)
 LATER = opened(STATEMENT)
 NOT_DERIVED = frozenset({"cost", "schemaMinor", "rendererVersion", "supersedes"})
 AWS_LIMIT = 64 << 20
@@ -73,11 +76,12 @@ def verify(
     certificates: Sequence[bytes] = (),
     cloudtrail_keys: Sequence[bytes] = (),
     authorities: Sequence[bytes] = (),
+    sigstore: keyless.Asked | None = None,
 ) -> Report:
     """Check the bundle in that folder. `trusted_keys` are key ids, `signers` the lines of an allowed_signers file; with
     neither any key is accepted, and the report says that nobody vouches for it. `certificates` (PEM) are trusted for
     identity documents beside those that ship; `cloudtrail_keys` (DER) are AWS's, fetched by whoever verifies; `authorities`
-    (PEM) the roots of those whose timestamps count."""
+    (PEM) the roots of those whose timestamps count; `sigstore` the one identity whose signature through sigstore is asked for."""
     if require not in TIERS:
         raise UsageError(
             f"there is no tier {require!r}", why=f"there are: {', '.join(TIERS)}", next="gpulease verify PATH --require client"
@@ -92,7 +96,7 @@ def verify(
     with contextlib.closing(folder):
         work = Work(folder, report, None if trusted_keys is None else frozenset(trusted_keys), signers)
         work.certificates, work.cloudtrail_keys = certificates, cloudtrail_keys
-        work.authorities = authorities
+        work.authorities, work.sigstore = authorities, sigstore
         for name in LAYERS:
             report.layers.append(_run(_STEPS[name], name, work))
     return report
@@ -338,4 +342,5 @@ _STEPS: dict[str, Callable[[Work], None]] = {
     "rendering": _rendering,
     "bill": beside.bill,
     "timestamp": beside.timestamp,
+    "sigstore": beside.sigstore,
 }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from provisioner.evidence import chain
+from provisioner.evidence import chain, keyless
 from provisioner.evidence.files import Source
 from provisioner.evidence.history import History
 from provisioner.evidence.messages import Problem
@@ -35,6 +35,7 @@ class Work:
     certificates: Sequence[bytes] = ()
     cloudtrail_keys: Sequence[bytes] = ()
     authorities: Sequence[bytes] = ()
+    sigstore: keyless.Asked | None = None
 
 
 class Failed(Exception):

@@ -12,7 +12,7 @@ from provisioner.errors import Exit
 from tests.docs import pages
 
 NAMES = [page.relative_to(pages.ROOT).as_posix() for page in pages.PAGES]
-HOSTS = {"127.0.0.1", "checkip.amazonaws.com"}
+HOSTS = {"127.0.0.1", "checkip.amazonaws.com", "login.example.org"}
 FOLDERS = ("provisioner", "cost", "tests", "docs", "profiles", "playbooks", "tools", "benchmarks")
 
 

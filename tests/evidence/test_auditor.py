@@ -49,7 +49,9 @@ def left_to_verify(report: Report) -> set[str]:
     said, more = "|".join(auditor.NOT_COMPARED), "|".join(auditor.MORE)
     part = rf"(?:(?:{said})\b|(?:run|instances\[\d+\])\.(?:{more})\b)"
     loose = {"E110": rf"schema: (\$\.predicate\.{part}|\$journal: no cost can be worked out|\$aws/)", "E301": part, "E512": "attestation"}
-    codes = {p.code for p in report.problems if p.code in ("E401", "E701", "E102", "E105", "E106") or re.match("E[56]0", p.code)}
+    codes = {
+        p.code for p in report.problems if p.code in ("E401", "E701", "E102", "E105", "E106", "E107", "E109") or re.match("E[56]0", p.code)
+    }
     return codes | {p.code for p in report.problems if p.code in loose and re.match(loose[p.code], p.message)}
 
 

@@ -30,6 +30,7 @@ from provisioner.evidence import (
     cloudtrail,
     digests,
     identity,
+    keyless,
     page,
     render,
     sign,
@@ -237,6 +238,24 @@ def of_timestamp(data: bytes) -> None:
         return
 
 
+def of_sigstore_bundle(data: bytes) -> None:
+    """Ours first, then the library's: asked for by everybody, so that all of it is read."""
+    for asked in (keyless.Asked("a", "b"), _identity()):
+        try:
+            signed = keyless.checked(data, b"statement", b"{}", asked)
+        except (keyless.Foreign, keyless.Unvouched):
+            continue
+        assert signed == keyless.checked(STAMPED["bundle"], b"statement", b"{}", _identity())
+
+
+@functools.cache
+def _identity() -> keyless.Asked:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(STAMPED["roots"])
+        file.flush()
+        return keyless.Asked("alice@example.org", "https://issuer.example.org", keyless.trusted_root(Path(file.name)))
+
+
 def of_yaml(data: bytes) -> None:
     try:
         yamlsafe.load(data, "x.yaml")
@@ -280,7 +299,8 @@ def _stamped() -> dict[str, bytes]:
 
 
 STAMPED = _stamped()
-"""A timestamp of b"statement" that openssl made, and its root: made once, because each time is another."""
+"""Signatures of b"statement", made once, because each time is another: a timestamp by openssl and its root, a sigstore bundle by the
+service of tests/evidence/sigstore_service.py and its roots."""
 
 
 def _told(tale: str) -> bytes:
@@ -326,6 +346,8 @@ def seeds(name: str) -> Iterable[bytes]:
             return [bundle["results.json"]]
         case "timestamp":
             return [STAMPED["token"]]
+        case "sigstore_bundle":
+            return [STAMPED["bundle"]]
         case "yaml":
             return [(Path(__file__).parents[2] / "profiles" / "smoke.yaml").read_bytes()]
         case "answer":
