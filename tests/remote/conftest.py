@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import faulthandler
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
 from tests.remote.sshd import SSHD, Sshd, in_process, openssh
+
+
+@pytest.fixture(autouse=True)
+def where_it_stands() -> Iterator[None]:
+    """What every thread does, printed with a test that stands still: client and server are both in this process."""
+    with tempfile.TemporaryFile("w+") as told:
+        faulthandler.dump_traceback_later(12, file=told)
+        yield
+        faulthandler.cancel_dump_traceback_later()
+        told.seek(0)
+        if text := told.read():
+            print(text)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,12 +77,13 @@ def in_process(folder: Path, *, key: paramiko.PKey | None = None, client: KeyPai
     class Recorder(Packetizer):
         def __init__(self, sock: Any) -> None:
             super().__init__(sock)
-            self.granted = threading.Semaphore(0)
+            self.granted: defaultdict[int, threading.Semaphore] = defaultdict(lambda: threading.Semaphore(0))  # by the client's number
 
         def send_message(self, data: Any) -> None:
             super().send_message(data)
-            if data.asbytes()[0] == CHANNEL_SUCCESS:
-                self.granted.release()
+            raw = data.asbytes()
+            if raw[0] == CHANNEL_SUCCESS:
+                self.granted[int.from_bytes(raw[1:5], "big")].release()
 
         def read_message(self) -> Any:
             kind, message = super().read_message()
@@ -161,7 +163,7 @@ class _Server(paramiko.ServerInterface):
 
 def _execute(channel: paramiko.Channel, command: bytes, sshd: Sshd) -> None:
     # As sshd: the request is granted before the command is run. One that is quicker than that would be a channel closed unasked.
-    channel.get_transport().packetizer.granted.acquire(timeout=5)
+    channel.get_transport().packetizer.granted[channel.remote_chanid].acquire(timeout=5)
     home = sshd.home
     env = {**os.environ, "HOME": str(home), "PATH": f"{home}/bin:{os.environ['PATH']}"}
     process = subprocess.Popen(
