@@ -13,8 +13,8 @@ What it does, in this order, so that you can follow it down the page:
   7. STATEMENT  machines, resources, looks, whether everything is gone: derived from the journal once more and compared
   8. WORDS      what that shows and what it does not
 Exit codes: 0 everything agrees, 1 something contradicts, 3 could not be read. 0 is about the document: read the words.
-Left to `gpulease verify`, and not judged here: the parts of the statement named in NOT_COMPARED, report.html and report.md,
-statement.sshsig (`ssh-keygen -Y verify`), statement.tsr, statement.sigstore.json, what AWS says beside the statement, whose key it is.
+Left to `gpulease verify`, and not judged here: NOT_COMPARED, the reports, signatures by ssh and sigstore, statement.tsr, what
+AWS says beside the statement, and whose key it is.
 """
 
 import base64
@@ -79,15 +79,11 @@ def read(folder, name):
 # 2. JSON
 def strict(raw):
     """The value whose canonical bytes these are, or ValueError."""
-
-    def refuse(text):
-        raise ValueError(f"{text[:20]} is not a whole number")
-
     if raw.count(b"[") + raw.count(b"{") > 48:  # Python's reader would go as deep as it is told to
         brackets = re.findall(rb"[\[\]{}]", re.sub(rb'"(?:[^"\\]|\\.)*+"', b"", raw))
         if max(itertools.accumulate(1 if bracket in b"[{" else -1 for bracket in brackets)) > 48:
             raise ValueError("nested too deeply")
-    value = json.loads(raw.decode("utf-8"), parse_constant=refuse, parse_float=refuse)
+    value = json.loads(raw.decode("utf-8"), parse_constant=int, parse_float=int)  # which take no 1.5, 1e5 or NaN
     if canonical(value) != raw:  # of two equal keys Python keeps one, so the bytes differ as well
         raise ValueError("not in canonical form")
     return value
@@ -118,18 +114,13 @@ def ms(text):
     return whole // timedelta(milliseconds=1) + int((found[7] or "0").ljust(3, "0")[:3]) if found else None
 
 
-def rfc3339(at):
-    return (EPOCH + timedelta(milliseconds=at)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 # 3. SIGNATURE
 def signed_payload(raw, public):
     """The bytes that were signed and the key's id. They have not been parsed yet."""
     try:
         body = strict(raw[:-1])
         (only,) = body["signatures"]
-        payload, signature = (base64.b64decode(text, validate=True) for text in (body["payload"], only["sig"]))
-        keyid = only["keyid"]
+        payload, signature, keyid = *(base64.b64decode(text, validate=True) for text in (body["payload"], only["sig"])), only["keyid"]
         text = {"payload": base64.b64encode(payload).decode(), "payloadType": body["payloadType"]}
         again = canonical(text | {"signatures": [{"keyid": keyid, "sig": base64.b64encode(signature).decode()}]}) + b"\n"
         if again != raw or not isinstance(keyid, str) or not isinstance(body["payloadType"], str):
@@ -195,8 +186,8 @@ def chain(data, records):
         raise Bad("E001", "there is no whole record in the journal")
     if len(entries) < (records or 0) or at < len(data):
         raise Bad("E202", f"the journal ends, or breaks off, after record {len(entries) - 1}; sealed were {records}")
-    answers = [entry for entry in entries if entry["kind"] in ("done", "sweep") and "providerDate" in entry["body"]]
-    dates = [date for entry in answers if (date := provider_date(entry)) is not None and entries[0]["body"].get("provider") != "static"]
+    answers = (entry for entry in entries if entry["kind"] in ("done", "sweep") and "providerDate" in entry["body"])
+    dates = [date for entry in answers if (date := provider_date(entry, entries[0]["body"].get("provider") == "static")) is not None]
     if any(date < latest - 2000 for date, latest in zip(dates, itertools.accumulate(dates, max), strict=True)):
         raise Bad("E204", "AWS's own time runs backwards in the journal")
     return entries
@@ -206,6 +197,7 @@ def chain(data, records):
 ATOMS = {
     "text": lambda v: isinstance(v, str) and len(v) <= 4096,
     "count": lambda v: isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**53,
+    "1": lambda v: v == 1 and not isinstance(v, bool),
     "flag": lambda v: isinstance(v, bool),
     "map": lambda v: isinstance(v, dict),
     "time": lambda v: ms(v) is not None,
@@ -237,7 +229,9 @@ failed    op:create|remove class:text intentSeq:count id?:text code?:text why?:t
 unknown   op:create|remove class:text intentSeq:count why?:text
 observe   class:text id:text phase:coming|here|leaving|gone region?:text state?:text billed?:flag facts?:map token?:text
 sweep     checked:flag classes:looked*500 found:count error?:text
-looked    class:text region:text checked:flag found:count reason?:text
+looked    class:text region:text checked:flag found:count reason?:text new?:count
+baseline  classes:looked*500 sha256?:sha
+unfiltered classes:looked*500
 recovered by?:text tornSha256?:sha
 anchor    head?:half requestId?:text providerDate?:time
 verdict   verdict:released|leaving|held|unproven settleSeconds?:count openIntents?:count
@@ -247,7 +241,7 @@ statement! _type:text predicateType:text subject:subject*200 predicate:map
 subject!  name:text digest:digest
 digest!   sha256:sha
 """
-TABLE, BODIES = {}, "genesis guard intent done failed unknown observe sweep recovered anchor verdict outcome seal"
+TABLE, BODIES = {}, "genesis guard intent done failed unknown observe sweep baseline unfiltered recovered anchor verdict outcome seal"
 for shape, *members in (line.split() for line in SHAPES.strip().splitlines()):
     TABLE.setdefault(shape.rstrip("!"), {"!": shape.endswith("!")}).update(member.split(":") for member in members)
 
@@ -266,10 +260,8 @@ def fits(value, shape, path):
         for name in known if good else ():
             if name in value:
                 fits(value[name], known[name], f"{path}.{name}")
-    elif one in ATOMS:
-        good = ATOMS[one](value)
     else:
-        good = (isinstance(value, str) and value in one.split("|")) or (one == "1" and value == 1 and not isinstance(value, bool))
+        good = ATOMS[one](value) if one in ATOMS else isinstance(value, str) and value in one.split("|")
     if not good:
         raise Bad("E110", f"{path} does not have its shape")
 
@@ -281,9 +273,6 @@ class Thing:  # one resource: every line that shows it, and how it was asked to 
 
     def phase(self):
         return next((line["body"]["phase"] for line in reversed(self.seen) if "phase" in line["body"]), "coming")
-
-    def first(self, phase):
-        return next((line for line in self.seen if line["body"].get("phase") == phase), None)
 
     def accepted(self):
         return next((ask for ask in self.removals if ask.answer == "done"), None)
@@ -324,7 +313,7 @@ class Told:
                 raise Bad("E110", f"more than {MOST_THINGS} resources")
         offsets = []
         for entry in entries:
-            at, wall, date = entry["at"], ms(entry["at"]["wall"]), self.date(entry)
+            at, wall, date = entry["at"], ms(entry["at"]["wall"]), provider_date(entry, self.foreign)
             if "aws" in at:
                 offsets += [ms(at["aws"]) - wall - at.get("uncMs", 1000), ms(at["aws"]) - wall + at.get("uncMs", 1000)]
             elif date is not None:
@@ -365,21 +354,18 @@ class Told:
             thing.ask = ask
         thing.seen.append(entry)
 
-    def date(self, entry):
-        return None if self.foreign else provider_date(entry)
-
     def moment(self, entry, name):
         """`name` and its uncertainty: the provider's date where there is one, else the local time moved by the offset."""
-        at, date = entry["at"], self.date(entry)
+        at, date = entry["at"], provider_date(entry, self.foreign)
+        when, off = ms(at["wall"]), None
         if "aws" in at:
             when, off = ms(at["aws"]), at.get("uncMs", 1000)
         elif date is not None:
             when, off = date + 500, 500
-        elif self.offset is None:
-            return {name: rfc3339(ms(at["wall"]))}
-        else:
-            when, off = ms(at["wall"]) + sum(self.offset) // 2, -(-(self.offset[1] - self.offset[0]) // 2)
-        return {name: rfc3339(when), f"{name}UncertaintyMs": off}
+        elif self.offset is not None:
+            when, off = when + sum(self.offset) // 2, -(-(self.offset[1] - self.offset[0]) // 2)
+        shown = (EPOCH + timedelta(milliseconds=when)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return {name: shown} | ({} if off is None else {f"{name}UncertaintyMs": off})
 
     def quiet(self):
         """The whole and empty looks at the end, with nothing of ours asked for or sighted between them."""
@@ -406,7 +392,7 @@ class Told:
     def apart(self, quiet):
         """Whole seconds from the first to the last of them: the best lower bound that the clocks give."""
         one, two = quiet[0], quiet[-1]
-        dates = self.date(one), self.date(two)
+        dates = provider_date(one, self.foreign), provider_date(two, self.foreign)
         wall, mono = ms(two["at"]["wall"]) - ms(one["at"]["wall"]), two["at"].get("monoMs", 0) - one["at"].get("monoMs", 0)
         handed = any(one["seq"] < entry["seq"] < two["seq"] for entry in self.rows.get("recovered", []))
         local = min(wall, mono) if mono >= 0 and not handed else wall if None in dates else 0  # a clock may be set between two processes
@@ -419,30 +405,44 @@ class Told:
             return made
         made["id"] = thing.id
         for phase, name in (("here", "runningFirstSeenAt"), ("gone", "terminatedFirstSeenAt")):
-            made |= self.moment(thing.first(phase), name) if thing.first(phase) else {}
+            first = next((line for line in thing.seen if line["body"].get("phase") == phase), None)
+            made |= self.moment(first, name) if first else {}
         made |= self.moment(thing.removals[0].entry, "terminateRequestedAt") if thing.removals else {}
         return made | (self.moment(thing.accepted().by, "terminateAcceptedAt") if thing.accepted() else {})
 
     def look(self, entry):
-        rows = {}
-        for one in entry["body"]["classes"]:
-            reason = {"reason": one["reason"]} if one.get("reason") else {}
-            row = {"class": one["class"], "regions": [], "checked": one["checked"], "ours": 0} | reason
-            row = rows.setdefault((one["class"], one["checked"], one.get("reason", "")), row)
-            row["regions"].append(one["region"])
-            row["ours"] += one["found"]
-        made = {"seq": entry["seq"], "found": entry["body"]["found"], "classes": list(rows.values())} | self.moment(entry, "at")
+        made = {"seq": entry["seq"], "found": entry["body"]["found"], "classes": grouped(entry, {"new": None})} | self.moment(entry, "at")
         return made | ({"error": entry["body"]["error"]} if entry["body"].get("error") else {})
 
+    def unfiltered(self):
+        """What was new after the end and not of this run, whosever it is."""
+        before = self.rows["baseline"][0]
+        after = max([before, *self.rows.get("unfiltered", [])], key=lambda entry: entry["seq"])
+        nobody = {"checked": False, "found": 0, "reason": "nobody looked again", "new": None} if after is before else {}
+        made = {"baselineSeq": before["seq"], "classes": grouped(after, nobody)} | self.moment(before, "baselineAt")
+        return {"unfiltered": made | ({} if nobody else {"seq": after["seq"]} | self.moment(after, "at"))}
 
-def provider_date(entry):
+
+def grouped(entry, instead):
+    rows = {}  # one for each kind that was looked at alike
+    for one in (one | instead for one in entry["body"]["classes"]):
+        alike = {"class": one["class"], "checked": one["checked"]} | ({"reason": one["reason"]} if one.get("reason") else {})
+        row = rows.setdefault(canonical(alike), alike | {"regions": [], "ours": 0})
+        row["regions"].append(one["region"])
+        row["ours"] += one["found"]
+        row |= {} if one.get("new") is None else {"newUnexplained": row.get("newUnexplained", 0) + one["new"]}
+    return list(rows.values())
+
+
+def provider_date(entry, foreign):
     facts = entry["body"].get("facts")
-    return ms(entry["body"].get("providerDate") or (facts.get("providerDate") if isinstance(facts, dict) else None))
+    return None if foreign else ms(entry["body"].get("providerDate") or (facts.get("providerDate") if isinstance(facts, dict) else None))
 
 
 # 7. STATEMENT
-COMPARED = ("run", "instances", "resources", "sweeps", "settleSeconds", "clean", "verdict", "simulated", "journal")
+COMPARED = ("run", "instances", "resources", "sweeps", "settleSeconds", "clean", "verdict", "simulated", "journal", "unfiltered")
 NOT_COMPARED = ("cost", "guards", "anchors", "clock", "evaluation", "corroboration", "limits", "producer", "rendererVersion", "schemaMinor")
+OPTIONAL = {"evaluation", "supersedes", "unfiltered"}
 MAKERS = ("fleet", "spot-fleet-request")  # these make machines by themselves, so a look that leaves them out is not whole
 EC2_KINDS = ("instance", "volume", "network-interface", "security-group")
 MORE = {"type", "region", "availabilityZone", "imageId", "hostKeySha256", "firstHostKeySha256", "stateReason", "stateTransitionReason"}
@@ -483,7 +483,7 @@ def derived(told):
         "simulated": simulated,
         "journal": {"records": len(entries), "head": hashlib.sha256(canonical(entries[-1]) + b"\n").hexdigest(), "tornTails": torn}
         | {"firstAt": entries[0]["at"]["wall"], "lastAt": entries[-1]["at"]["wall"]},
-    }
+    } | (told.unfiltered() if "baseline" in told.rows else {})
 
 
 def compare(stated, made, path):
@@ -517,8 +517,8 @@ def check(folder):
     for name in ("statement.dsse.json", "signer.pub.json", "journal.jsonl"):
         if name in names or name == "statement.dsse.json":
             raw[name] = step(read, folder, name)
-    envelope, public = raw["statement.dsse.json"], raw.get("signer.pub.json") or b""
-    signed = step(signed_payload, envelope, public) if envelope is not None else None
+    envelope = raw["statement.dsse.json"]
+    signed = step(signed_payload, envelope, raw.get("signer.pub.json") or b"") if envelope is not None else None
     statement = step(shaped, signed[0]) if signed else None
     for subject in statement["subject"] if statement else ():
         step(digest, folder, names, raw, subject)
@@ -539,8 +539,8 @@ def shaped(payload):
     own = names[:1] != ["journal.jsonl"] or len(set(names)) != len(names) or set(names) & {*OWN.split()}
     if statement["_type"] != "https://in-toto.io/Statement/v1" or statement["predicateType"] != PREDICATE or own:
         raise Bad("E110", "it is no in-toto statement of a shutdown whose first subject is the journal")
-    wrong = set(predicate) ^ {*COMPARED, *NOT_COMPARED} if predicate["schemaMinor"] == MINOR else set()
-    if wrong - {"evaluation", "supersedes"} or not all(map(ATOMS["count"], (predicate["schemaMinor"], predicate["journal"]["records"]))):
+    wrong = (set(predicate) ^ {*COMPARED, *NOT_COMPARED}) - OPTIONAL if predicate["schemaMinor"] == MINOR else set()
+    if wrong or not all(map(ATOMS["count"], (predicate["schemaMinor"], predicate["journal"]["records"]))):
         raise Bad("E110", f"the predicate lacks or adds {', '.join(sorted(wrong)) or 'a version'}")
     return statement
 
@@ -555,10 +555,10 @@ def digest(folder, names, raw, subject):
 
 
 def agrees(statement, entries):
-    told = Told(entries)
-    made = derived(told)
+    told, absent = Told(entries), {"unfiltered": ...}
+    said, made = absent | statement["predicate"], absent | derived(told)
     for name in COMPARED:
-        compare(statement["predicate"][name], made[name], f"$.{name}")
+        compare(said[name], made[name], f"$.{name}")
     files = {subject["name"]: subject["digest"]["sha256"] for subject in statement["subject"]}
     for name, sealed in told.rows["seal"][-1]["body"]["files"].items() if "seal" in told.rows else ():
         if name != "journal.jsonl":
@@ -580,17 +580,18 @@ def main(argv):
     found, predicate, keyid = check(argv[1])
     code = 1 if any(bad.code not in ("E001", "E002", "E003", "E111") for bad in found) else 3 if found else 0
     if code:
-        print("NOT VERIFIED. Believe nothing in it." if code == 1 else "Cannot be read. Nothing follows about the run.")
-        print(*(f"{bad.code}  {plain(bad)}" for bad in found), sep="\n")
+        first = "NOT VERIFIED. Believe nothing in it." if code == 1 else "Cannot be read. Nothing follows about the run."
+        print(first, *(f"{bad.code}  {plain(bad)}" for bad in found), sep="\n")
         return code
     print(f"{'SIMULATED, ' if predicate['simulated'] else ''}client-signed, with the key {keyid}.")
-    gone = "everything seen gone, twice" if predicate["clean"] else "NOT everything seen gone, twice"
-    print(f"{predicate['run']['id']}: verdict {predicate['verdict']}; {gone}.")
+    print(f"{predicate['run']['id']}: verdict {predicate['verdict']}; {'' if predicate['clean'] else 'NOT '}everything seen gone, twice.")
     for one in predicate["instances"]:
         ends = f"stop accepted {one.get('terminateAcceptedAt', 'never')}, seen terminated {one.get('terminatedFirstSeenAt', 'never')}"
         print(f"  {plain(one.get('id', 'a launch without an id'))}: {ends}")
     for one in predicate["resources"]:
         print(f"  {plain(one['class'])} {plain(one.get('id', '(answer lost)'))}: {one['final']}")
+    for one in filter(lambda one: one.get("newUnexplained"), predicate.get("unfiltered", {"classes": []})["classes"]):
+        print(f"  {one['newUnexplained']} {plain(one['class'])}: new, and not known to be of this run; may be somebody else's")
     print(f"NOT SHOWN  that the program which wrote the journal told the truth; {plain(', '.join(map(str, predicate['limits'])))}.")
     print(f"NOT JUDGED HERE  {', '.join((*NOT_COMPARED, *sorted(MORE)))}; reports, ssh, sigstore, timestamp, aws/; whose key it is.")
     return 0

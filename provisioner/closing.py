@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import cost
-from provisioner import __version__, ledger, providers
+from provisioner import __version__, baseline, ledger, providers
 from provisioner.errors import Exit, GpuleaseError, Interrupted, MissedThreshold, NotCreated, ProviderError, RefusedError
 from provisioner.journal import Entry, Journal
 from provisioner.lease import LINGER_S, PATIENCE_S, Holdings, anchor, holdings, release
@@ -47,6 +47,8 @@ def let_go(
             patience, linger = min(patience, SIMULATED_PATIENCE_S), 0.0
         verdict = release(folder.id, provider, journal, clock or SystemClock(), patience=patience, linger=linger, tell=tell)
         conclude(folder, journal, ended_by(journal.entries), exit_code(verdict, None, journal), provider)
+        if new := baseline.words(journal.entries):
+            tell(new)
         return verdict
 
 
@@ -133,15 +135,23 @@ SPENT_SECRETS = ("api.key", "keys/client_ed25519", "keys/host_ed25519")
 
 
 def conclude(folder: LeaseFolder, journal: Journal, outcome: Outcome, code: Exit, provider: Provider | None = None) -> Sealed:
-    """Outcome, seal, the sealed head shown to the provider's log, and proof.
+    """What is there besides, outcome, seal, the sealed head shown to the provider's log, and proof.
 
     Whatever goes wrong here is told, not raised: everything that costs money is behind us.
     """
+    with contextlib.suppress(Exception):  # the proof then says that nobody looked, which is what happened
+        _besides(folder, journal, provider)
     try:
         return _seal(folder, journal, outcome, code, provider)
     except Exception as e:
         # The program ends here, and its exit code speaks of money: no paper may take its place.
         return Sealed(None, e.what if isinstance(e, GpuleaseError) else f"{type(e).__name__}: {e}")
+
+
+def _besides(folder: LeaseFolder, journal: Journal, provider: Provider | None) -> None:
+    """What is there now that was not there before the launch and is not ours; only where the provider answers."""
+    if provider is not None and launched(journal.entries) and holdings(journal.entries).verdict is not Verdict.UNPROVEN:
+        baseline.look_again(folder, provider, journal, SystemClock().sleep)
 
 
 def _seal(folder: LeaseFolder, journal: Journal, outcome: Outcome, code: Exit, provider: Provider | None) -> Sealed:

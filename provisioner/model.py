@@ -160,6 +160,16 @@ class Inventory:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """Everything of one kind in one region, whosever it is; or why that was not looked at."""
+
+    kind: str
+    region: str
+    resources: tuple[Resource, ...] = ()
+    unchecked: str = ""
+
+
+@dataclass(frozen=True)
 class Traits:
     """What the engine must know about a provider, said once by the provider itself."""
 
@@ -263,6 +273,14 @@ class Witness(Protocol):
 
     def witness(self) -> Mapping[str, Json]:
         """One call that changes nothing and carries the anchor. Its request id and the provider's date; ProviderError otherwise."""
+
+
+@runtime_checkable
+class Unfiltered(Protocol):
+    """A provider that can list what is there without asking whose it is. For what a proof says; nothing is decided by it."""
+
+    def everything(self, *, within: float, sleep: Callable[[float], None]) -> Sequence[Listed]:
+        """All of it, in `within` seconds at most. What could not be listed to its end is not looked at; nothing is raised for it."""
 
 
 class Host(Protocol):

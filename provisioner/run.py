@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import cost
-from provisioner import __version__, closing, guards, interruption, times
+from provisioner import __version__, baseline, closing, guards, interruption, times
 from provisioner.errors import Exit, GpuleaseError, HostError, Interrupted, NotCreated, RefusedError, RunError, failure_body
 from provisioner.identify import identify
 from provisioner.journal import Journal, instant, rfc3339
@@ -105,6 +105,8 @@ def run(
         if code is Exit.UNPROVEN and not closing.touched(holdings(journal.entries)):
             code = Exit.REFUSED  # the disk did not even take the first line, so nothing was asked for
         sealed = closing.conclude(folder, journal, closing.outcome_of(error, journal.entries), code, provider)
+        if new := baseline.words(journal.entries):
+            tell("release", new)
         return Ended(
             folder.id,
             verdict,
@@ -171,6 +173,7 @@ def price_record(price: cost.Price) -> dict[str, Any]:
 def live(life: Life, keep_s: float) -> None:
     """From nothing to a measured answer; on the next machine where the provider takes one back and the profile goes on."""
     life.waits.sleep(0)
+    baseline.take(life.folder, life.lease.provider, life.lease.journal, life.waits.sleep)
     offers = list(zip(life.plan.offers, life.plan.quotes, strict=True))
     before = ""
     while True:

@@ -74,7 +74,6 @@ class Findings:
             "local-clock": not dated,
             "lost-answer": bool(history.unanswered) and self.waited_out,
             "never-launched": not history.asks and not genesis.get("rebuilt") and not genesis.get("elsewhere"),
-            "no-baseline": True,
             "no-cloudtrail": beside["cloudtrailEvents"] == 0,
             "no-identity-document": beside["iid"] == "partial" or beside["iid"].startswith("absent("),
             "no-outcome": not history.lines("outcome"),

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 LIMITS: dict[str, tuple[str, str]] = {
     "account-not-recorded": ("which account it was", "The account and the identity that made the calls are not recorded."),
+    "baseline-incomplete": (
+        "untagged leftovers of some kinds",
+        "Before the launch and after the end everything was listed, whosever it is, but not all kinds could be: the others' untagged "
+        "leftovers would not have been seen.",
+    ),
     "class-unchecked": (
         "kinds that could not be listed",
         "Some kinds of resource could not be listed; the table of sweeps names them with the reason.",
@@ -72,6 +77,11 @@ LIMITS: dict[str, tuple[str, str]] = {
         "The answer to a create was lost. Nothing of it was listed for as long as the provider may need to list it: taken as not made.",
     ),
     "never-launched": ("any machine", "Nothing was ever asked for: there is no machine whose end could be shown."),
+    "new-unexplained": (
+        "whose the new things are",
+        "Something is there that was not there before the launch and carries no tag of this run. It may be somebody else's, and was "
+        "left alone.",
+    ),
     "no-baseline": (
         "untagged leftovers",
         "Resources were looked for by this run's tag and by known ids; an untagged one would not have been seen.",

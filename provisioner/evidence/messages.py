@@ -61,6 +61,9 @@ TEMPLATES = {
     "W107": "timestamp: not judged: {why}.",
     "W109": "sigstore: not judged: {why}.",
     "W201": "journal: {n} torn line(s) repaired after a crash at {time}. Normal after power loss or kill.",
+    "W301": "{n} new {class_} in {region}, not there before the launch and not known to be of this run: may be somebody else's.",
+    "W302": "{n} {class_} of this run in {region}, "
+    "shown after the verdict that called everything gone. Look again: gpulease proof --recheck",
     "W504": "identity document: not identified: no AWS certificate for {region} here (certificates of {date}). "
     "Pass --iid-cert with the one from {url}.",
     "W601": "CloudTrail digest chain has a gap {a} to {b}: nothing AWS-signed covers that time.",

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from provisioner.evidence import canonical, drawing, measured, words
-from provisioner.evidence.render import ROWS, Row, money_rows, note, timeline_rows
+from provisioner.evidence.render import BESIDES, ROWS, Row, besides_rows, money_rows, note, timeline_rows
 from provisioner.model import Json
 
 STYLE = """
@@ -157,6 +157,11 @@ def _looked(parts: list[str], predicate: dict[str, Any]) -> None:
         for kind, where in dict.fromkeys(key for one in found for key in one)
     ]
     parts.append(_table(("kind", "regions", *(look["at"] for look in looks), "why not"), rows))
+
+    if "unfiltered" in predicate:
+        listed = predicate["unfiltered"]
+        parts.append(f"<p>Whosever it is, listed {listed['baselineAt']} and {listed.get('at', 'not again')}:</p>")
+        parts.append(_table(BESIDES, besides_rows(listed)))
 
 
 def _seen(looked: dict[str, Any] | None) -> str:

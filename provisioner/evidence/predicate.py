@@ -81,6 +81,12 @@ GUARD = shape(
 LOOKED = shape({"class": TEXT, "regions": array(TEXT, 500), "checked": FLAG, "ours": COUNT}, {"reason": TEXT, "newUnexplained": COUNT})
 SWEEP = shape({"seq": COUNT, "at": TIME, "found": COUNT, "classes": array(LOOKED, 500)}, {"atUncertaintyMs": COUNT, "error": TEXT})
 
+# Before the launch and after the verdict, without the filter by tag; without "seq" nobody looked the second time.
+UNFILTERED = shape(
+    {"baselineSeq": COUNT, "baselineAt": TIME, "classes": array(LOOKED, 500)},
+    {"baselineAtUncertaintyMs": COUNT, "seq": COUNT, **at("at")},
+)
+
 COST = shape(
     {
         "currency": {"const": "USD"},
@@ -133,6 +139,7 @@ PREDICATE_SHAPE = shape(
     {
         "evaluation": shape({"promptsTotal": COUNT, "ok": COUNT, "failed": COUNT, "resultsSha256": SHA256}),
         "supersedes": shape({"sha256": SHA256}),
+        "unfiltered": UNFILTERED,
     },
 )
 

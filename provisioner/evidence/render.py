@@ -170,6 +170,24 @@ def _resources(parts: list[str], predicate: dict[str, Any]) -> None:
         ]
         parts += [f"Last look, at {last['at']}:", "", *table(("kind", "regions", "found", "why not"), looked)]
 
+    if "unfiltered" in predicate:
+        listed = predicate["unfiltered"]
+        parts += [f"Whosever it is, listed {listed['baselineAt']} and {listed.get('at', 'not again')}:", ""]
+        parts += table(BESIDES, besides_rows(listed))
+
+
+BESIDES = ("kind", "regions", "new and not of this run", "of this run", "why not")
+
+
+def besides_rows(listed: dict[str, Any]) -> list[Row]:
+    """The two lists without a filter, kind by kind."""
+    return [
+        (c["class"], ", ".join(c["regions"]), c["newUnexplained"], c["ours"], "")
+        if c["checked"] and "newUnexplained" in c
+        else (c["class"], ", ".join(c["regions"]), "not looked at", c["ours"], c.get("reason", ""))
+        for c in listed["classes"]
+    ]
+
 
 def _guards(parts: list[str], predicate: dict[str, Any]) -> None:
     names = ("armedAt", "readBackAt", "firesAt", "removedAt")

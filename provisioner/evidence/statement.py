@@ -20,7 +20,7 @@ from types import MappingProxyType
 
 import cost
 from cost import intervals, line_of, meter
-from provisioner.evidence import corroboration, render, scheduled
+from provisioner.evidence import besides, corroboration, render, scheduled
 from provisioner.evidence.canonical import dumps, milliseconds
 from provisioner.evidence.findings import Findings, examine
 from provisioner.evidence.history import LAUNCHES, MACHINE, Ask, History, Nonsense, Thing, read
@@ -95,10 +95,13 @@ def derived(
         "anchors": _anchors(history),
     }
     predicate["corroboration"] = corroboration.described(history, aws, predicate, heads(history), unchecked)
+    if (unfiltered := besides.described(history)) is not None:
+        predicate["unfiltered"] = unfiltered
     if results is not None:
         predicate["evaluation"] = evaluation(results, digests)
     omitted = len(history.lines("sweep")) > SWEEPS_LISTED
-    predicate["limits"] = findings.limits(predicate["cost"], predicate["corroboration"], omitted=omitted)
+    open_ = findings.limits(predicate["cost"], predicate["corroboration"], omitted=omitted)
+    predicate["limits"] = sorted([*open_, *(code for code, holds in besides.limits(unfiltered).items() if holds)])
     subject = [("journal.jsonl", whole), *sorted(digests.items())]
     return {
         "_type": TYPE,
@@ -266,20 +269,11 @@ def _guards(history: History) -> list[Json]:
 
 
 def _sweep(history: History, entry: Entry) -> dict[str, Json]:
-    rows: dict[tuple[str, bool, str], dict[str, Json]] = {}
-    for looked in entry["body"]["classes"]:
-        reason = looked.get("reason", "")
-        row = rows.setdefault(
-            (looked["class"], looked["checked"], reason),
-            {"class": looked["class"], "regions": [], "checked": looked["checked"], "ours": 0} | ({"reason": reason} if reason else {}),
-        )
-        row["regions"].append(looked["region"])
-        row["ours"] += looked["found"]
     made: dict[str, Json] = {
         "seq": entry["seq"],
         **history.moment(entry).fields("at"),
         "found": entry["body"]["found"],
-        "classes": list(rows.values()),
+        "classes": besides.grouped([{name: row[name] for name in row if name != "new"} for row in entry["body"]["classes"]]),
     }
     if error := entry["body"].get("error"):
         made["error"] = error

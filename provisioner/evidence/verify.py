@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from provisioner.errors import UsageError
-from provisioner.evidence import beside, bill, chain, keyless, page, render, sign, sshsig, timestamp
+from provisioner.evidence import beside, besides, bill, chain, keyless, page, render, sign, sshsig, timestamp
 from provisioner.evidence.archive import Archive
 from provisioner.evidence.canonical import Malformed, loads
 from provisioner.evidence.compare import different, dotted, record_of
@@ -282,6 +282,7 @@ def _statement(work: Work) -> None:
     if work.uncounted:
         raise Skipped("all of it agrees but for the counts of the results, which are not there, or were changed")
     work.agreed = True
+    work.report.warnings += besides.warnings(predicate)
 
 
 def _anchors(work: Work) -> None:

@@ -38,7 +38,7 @@ def span(seconds: int) -> str:
 
 def verdict(predicate: Predicate) -> list[str]:
     """What the statement says, strongest first, one sentence an item."""
-    return [*_ends(predicate), *_looked(predicate), _cost(predicate)]
+    return [*_ends(predicate), *_looked(predicate), *_besides(predicate), _cost(predicate)]
 
 
 def first(predicate: Predicate) -> list[str]:
@@ -116,6 +116,24 @@ def _looked(predicate: Predicate) -> list[str]:
     times = " and ".join(dict.fromkeys((empty[0]["at"], last["at"])))
     where = f" in {', '.join(regions[:8])}" if regions else ""
     return [f"{checked} of {len(last['classes'])} kinds of resource were listed and empty at {times}{where} (client's observation)."]
+
+
+def _besides(predicate: Predicate) -> list[str]:
+    """What is new and carries no tag of this run; nothing where no list was taken before the launch."""
+    if "unfiltered" not in predicate:
+        return []
+    listed = predicate["unfiltered"]
+    if "seq" not in listed:
+        return ["Everything was listed before the launch; for what is new and not of this run nobody looked afterwards."]
+    known = [row for row in listed["classes"] if row["checked"] and "newUnexplained" in row]
+    if not known:
+        return ["What is new and not of this run was not looked at: nothing could be listed to its end both before and after."]
+    new = [f"{row['newUnexplained']} {text(row['class'])}" for row in known if row["newUnexplained"]]
+    what = f"{', '.join(new[:20])}; may be somebody else's" if new else "nothing"
+    return [
+        f"New since {listed['baselineAt']} and not known to be of this run, at {listed['at']}: {what} "
+        f"({len(known)} of {len(listed['classes'])} kinds were listed both times)."
+    ]
 
 
 def _cost(predicate: Predicate) -> str:

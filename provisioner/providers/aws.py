@@ -11,14 +11,14 @@ file with an `endpoint`. It must not know leases beyond their id, nor wait for a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from provisioner.errors import NotPermitted, ProviderError, RefusedError
-from provisioner.model import Inventory, Json, LaunchSpec, Offer, Phase, Requirements, Resource, Traits
-from provisioner.providers import aws_create, aws_fleet, aws_launch, aws_look, aws_market, aws_offers, aws_schedule
+from provisioner.model import Inventory, Json, LaunchSpec, Listed, Offer, Phase, Requirements, Resource, Traits
+from provisioner.providers import aws_create, aws_fleet, aws_launch, aws_look, aws_market, aws_offers, aws_schedule, aws_unfiltered
 from provisioner.providers.aws_client import Account, Answer
 from provisioner.providers.aws_errors import NO_LOGIN, NotAsked, login_next, not_found
 from provisioner.providers.aws_images import image_named
@@ -128,6 +128,9 @@ class AwsProvider:
         if lease is not None:
             self._seen_whole.add(lease)
         return found
+
+    def everything(self, *, within: float, sleep: Callable[[float], None]) -> Sequence[Listed]:
+        return aws_unfiltered.listed([self._accounts[region] for region in self.regions], within=within, sleep=sleep)
 
     def observe(self, resource: Resource) -> Resource:
         """Ask by id.

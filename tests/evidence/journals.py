@@ -50,6 +50,24 @@ def normal() -> Tape:
     return Tape().genesis().guards().launch().run().release().quiet().verdict().end(files=FILES)
 
 
+def somebody_else() -> Tape:
+    """In an account where others work: a volume of somebody's, more snapshots than are looked at, and addresses that may not be listed."""
+    tape = Tape().genesis().guards()
+    before = [looked(kind, found=n) for n, kind in enumerate(KINDS)]
+    before += [looked("snapshot", why="too many: more than 2000"), looked("elastic-ip")]
+    tape.add("baseline", classes=before, sha256="ab" * 32)
+    tape.launch().run().release().quiet().verdict()
+    after = [looked(kind, new=int(kind == "volume")) for kind in KINDS]
+    after += [looked("snapshot", why="before the launch: too many: more than 2000"), looked("elastic-ip", why="AWS answered AccessDenied")]
+    tape.add("unfiltered", classes=after)
+    return tape.end(files=FILES)
+
+
+def looked(kind: str, *, found: int = 0, new: int | None = None, why: str = "") -> dict[str, Any]:
+    row: dict[str, Any] = {"class": kind, "region": REGION, "checked": not why, "found": found}
+    return row | ({"reason": why} if why else {}) | ({} if new is None else {"new": new})
+
+
 def rehearsal() -> Tape:
     settings = {"region": REGION, "endpoint": "http://127.0.0.1:4566"}
     return Tape().genesis(simulated=True, settings=settings).guards().launch().run().release().quiet(0.4).verdict(settle=0).end(files=FILES)
@@ -195,6 +213,7 @@ STORIES = {
     f.__name__: f
     for f in (
         normal,
+        somebody_else,
         rehearsal,
         static,
         failed_verify,

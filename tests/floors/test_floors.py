@@ -25,7 +25,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("scope", "journal", "journal_fields", "holdings", "lease", "names"), 1),
     **dict.fromkeys(("providers", "rehearsal", "remote", "runtimes", "evals", "evidence", "decide"), 2),
     **dict.fromkeys(("profile", "profile_fields", "profile_sections", "plan", "ledger", "drills"), 3),
-    **dict.fromkeys(("guards", "watchdog", "closing", "reap", "caller"), 3),
+    **dict.fromkeys(("guards", "watchdog", "closing", "baseline", "reap", "caller"), 3),
     **dict.fromkeys(("life", "identify", "launching", "interruption", "serving", "measure", "run", "rehearsed", "schedule"), 3),
     **dict.fromkeys(
         (

@@ -45,6 +45,7 @@ LOGIN, CLIENT, LOGINS = "provisioner/providers/aws_login.py", "provisioner/provi
 FLEETS, FLEET_LAUNCH = "tests/core/test_fleet_rules.py", "tests/rehearsal_endpoint/test_fleet_launch.py"
 METER, METERED = "cost/from_journal.py", "tests/cost/test_cost_meter.py"
 TIMES, DRILL, DRILLS = "provisioner/times.py", "provisioner/drill/one.py", "tests/drill/test_drill.py"
+UNFILTERED, UNFILTERS = "provisioner/providers/aws_unfiltered.py", "tests/rehearsal_endpoint/test_unfiltered.py"
 
 
 @dataclass(frozen=True)
@@ -309,4 +310,10 @@ MUTANTS = [
     Mutant("fleet-of-another-end-is-a-guard", "provisioner/providers/aws_fleet.py", " for name, value in wanted.items() if seen[name] != value]", ' for name, value in wanted.items() if seen[name] != value and name != "ValidUntil"]', (f"{FLEET_LAUNCH}::test_a_fleet_that_is_no_guard_is_told_so_by_each_of_its_fields",)),
     Mutant("any-trouble-is-want-of-room", "provisioner/providers/aws_fleet.py", "if (code := code_in(text)) in CAPACITY:", "if (code := code_in(text)):", (f"{FLEET_LAUNCH}::test_none_for_want_of_room_is_told_apart_from_none_for_another_reason",)),
     Mutant("next-offer-beside-a-fleet", LAUNCHING, "        except NoCapacity:\n            _let_go_of(life, fleet)\n            raise\n", "        except NoCapacity:\n            raise\n", (f"{LAUNCHES}::test_a_fleet_without_room_is_seen_leaving_before_the_next_is_asked_for",)),
+    # -- what is new and not of the run: only ever told, and never called nothing unseen ------------------------------------
+    Mutant("a-refused-list-is-whole", UNFILTERED, 'unchecked=f"AWS answered {code}" if code else e.what)', 'tuple(found.values()))', (f"{UNFILTERS}::test_what_may_not_be_listed_is_not_looked_at_and_never_nothing",)),
+    Mutant("an-unseen-kind-had-nothing-before", "provisioner/baseline.py", "        if one.unchecked or place not in before:\n", "        before.setdefault(place, frozenset())\n        if one.unchecked:\n", (f"{UNFILTERS}::test_what_may_not_be_listed_is_not_looked_at_and_never_nothing",)),
+    Mutant("half-a-list-is-whole", UNFILTERED, "            if len(found) > most:\n", "            if False:\n", (f"{UNFILTERS}::test_too_many_are_not_looked_at",)),
+    Mutant("a-late-answer-is-waited-for", UNFILTERED, "    while len(said) < len(asks) and time.monotonic() < ends:\n", "    while len(said) < len(asks):\n", (f"{UNFILTERS}::test_nobody_waits_for_an_answer_that_does_not_come",)),
+    Mutant("any-file-was-the-first-list", "provisioner/baseline.py", '    if _sha256(raw) != taken["sha256"]:\n', "    if False:\n", (f"{UNFILTERS}::test_a_first_list_that_is_another_file_now_is_none",)),
 ]  # fmt: skip

@@ -8,6 +8,7 @@ import json
 import re
 import secrets
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -312,6 +313,16 @@ def test_the_auditors_policy_is_what_asking_afterwards_uses_no_more_and_no_less(
     assert place.used(before) == set(aws_actions.of(AUDITOR))
     with pytest.raises(ProviderError, match="not authorized"):
         place.provider().account.ask("DescribeInstances")
+
+
+@pytest.mark.parametrize("fleet", [True, False])
+def test_the_two_lists_without_a_filter_need_no_right_that_a_look_has_not(fleet: bool, place: Place) -> None:
+    place.enforce(RUNNER, fleet=fleet, regions=[REGION])
+    seen = place.provider().everything(within=30.0, sleep=time.sleep)
+    assert not [(one.kind, one.unchecked) for one in seen if one.unchecked]
+    place.enforce(RUNNER, without="ec2:DescribeVolumes", fleet=fleet)
+    refused = [one for one in place.provider().everything(within=30.0, sleep=time.sleep) if one.unchecked]
+    assert [(one.kind, one.unchecked, one.resources) for one in refused] == [("volume", "AWS answered UnauthorizedOperation", ())]
 
 
 @pytest.mark.parametrize("action", [a.name for a in ACTIONS if AUDITOR in a.policies and not a.name.startswith("sts:")])
