@@ -67,7 +67,7 @@ def verify(
     cloudtrail_keys: Annotated[
         Path | None, typer.Option("--cloudtrail-keys", help="AWS's keys: what `aws cloudtrail list-public-keys` printed.", metavar="FILE")
     ] = None,
-    online: Annotated[bool, typer.Option("--online", help="Fetch AWS's keys with your own AWS login instead.")] = False,
+    online: Annotated[bool, typer.Option("--online", help="Ask AWS for its keys and its prices, with your own AWS login.")] = False,
     tsa_cert: Annotated[
         list[Path] | None, typer.Option("--tsa-cert", help="Believe timestamps under this root certificate (PEM).", metavar="FILE")
     ] = None,

@@ -313,6 +313,7 @@ def verify_proof(
     trust_root: Path | None = None,
 ) -> Coded:
     from provisioner.evidence import digests, sshsig, verify
+    from provisioner.list_prices import lists
 
     def given(file: Path | None, why: str, read: Callable[[bytes], Any]) -> Any:
         try:
@@ -328,9 +329,15 @@ def verify_proof(
         from provisioner.corroborate import public_keys
 
         keys = [*keys, *public_keys(verify.verify(path).predicate, aws_profile)]
-    asked = _asked(identity, issuer, trust_root)
     report = verify.verify(
-        path, require=require, signers=signers, certificates=pems, cloudtrail_keys=keys, authorities=roots, sigstore=asked
+        path,
+        require=require,
+        signers=signers,
+        certificates=pems,
+        cloudtrail_keys=keys,
+        authorities=roots,
+        sigstore=_asked(identity, issuer, trust_root),
+        lists=lists(online, aws_profile),
     )
     return report.exit, report.json(), report.text()
 

@@ -45,6 +45,7 @@ TEMPLATES = {
     "E304": '"clean" is claimed on sweeps {s} s apart; at least {min} s are needed.',
     "E305": "{class_} {id} was created in record {seq} and nothing shows that it is gone.",
     "E401": "cost: {component} comes to {x} from the recorded times and price, the statement says {y}.",
+    "E402": "cost: price {p} for {sku} is not AWS's public price on {date} ({q}).",
     "E403": "bill: {field} is {a} in the second statement; from the first one and AWS's answer it is {b}.",
     "E501": "identity document: not signed by AWS's {region} certificate: {why}.",
     "E502": "identity document names {field} {a}, the statement says {b}.",
@@ -64,6 +65,9 @@ TEMPLATES = {
     "W301": "{n} new {class_} in {region}, not there before the launch and not known to be of this run: may be somebody else's.",
     "W302": "{n} {class_} of this run in {region}, "
     "shown after the verdict that called everything gone. Look again: gpulease proof --recheck",
+    "W401": "cost: price {p} for {sku} was held against no list: {why}.",
+    "W402": "cost: price {p} for {sku} is more than {n} times off the {q} of {date} that ships with gpulease. Ask AWS: verify --online.",
+    "W403": "cost: price {p} for {sku} is of {date}; AWS's list says {q}, and has since {since}. What it said before cannot be asked here.",
     "W504": "identity document: not identified: no AWS certificate for {region} here (certificates of {date}). "
     "Pass --iid-cert with the one from {url}.",
     "W601": "CloudTrail digest chain has a gap {a} to {b}: nothing AWS-signed covers that time.",

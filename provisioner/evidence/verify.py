@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from provisioner.errors import UsageError
-from provisioner.evidence import beside, besides, bill, chain, keyless, page, render, sign, sshsig, timestamp
+from provisioner.evidence import beside, besides, bill, chain, keyless, listprice, page, render, sign, sshsig, timestamp
 from provisioner.evidence.archive import Archive
 from provisioner.evidence.canonical import Malformed, loads
 from provisioner.evidence.compare import different, dotted, record_of
@@ -27,6 +27,7 @@ from provisioner.evidence.corroboration import unchecked
 from provisioner.evidence.files import NAME, Folder, Source, Unreadable
 from provisioner.evidence.findings import examine
 from provisioner.evidence.history import FOREIGN, Nonsense, provider_date, read
+from provisioner.evidence.listprice import Lists
 from provisioner.evidence.messages import Problem, problem, shown
 from provisioner.evidence.outcome import Layer, Report
 from provisioner.evidence.predicate import STATEMENT, opened
@@ -77,11 +78,13 @@ def verify(
     cloudtrail_keys: Sequence[bytes] = (),
     authorities: Sequence[bytes] = (),
     sigstore: keyless.Asked | None = None,
+    lists: Lists | None = None,
 ) -> Report:
     """Check the bundle in that folder. `trusted_keys` are key ids, `signers` the lines of an allowed_signers file; with
     neither any key is accepted, and the report says that nobody vouches for it. `certificates` (PEM) are trusted for
     identity documents beside those that ship; `cloudtrail_keys` (DER) are AWS's, fetched by whoever verifies; `authorities`
-    (PEM) the roots of those whose timestamps count; `sigstore` the one identity whose signature through sigstore is asked for."""
+    (PEM) the roots of those whose timestamps count; `sigstore` the one identity whose signature through sigstore is asked for;
+    `lists` what the prices are held against, nothing without it."""
     if require not in TIERS:
         raise UsageError(
             f"there is no tier {require!r}", why=f"there are: {', '.join(TIERS)}", next="gpulease verify PATH --require client"
@@ -96,7 +99,7 @@ def verify(
     with contextlib.closing(folder):
         work = Work(folder, report, None if trusted_keys is None else frozenset(trusted_keys), signers)
         work.certificates, work.cloudtrail_keys = certificates, cloudtrail_keys
-        work.authorities, work.sigstore = authorities, sigstore
+        work.authorities, work.sigstore, work.lists = authorities, sigstore, lists
         for name in LAYERS:
             report.layers.append(_run(_STEPS[name], name, work))
     return report
@@ -307,6 +310,11 @@ def _cost(work: Work) -> None:
             row = rebuilt["components"][path[1]]
             name = f"{row['component']} {row['resource']} {dotted(path[2:])}"
         raise Failed(problem("E401", component=name, x=b, y=a))
+    if work.lists is not None and work.history is not None:
+        wrong, said = listprice.judged(work.history, work.lists, simulated=work.statement["predicate"]["simulated"])
+        work.report.warnings += said
+        if wrong:
+            raise Failed(*wrong)
 
 
 def _rendering(work: Work) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from provisioner.evidence import chain, keyless
 from provisioner.evidence.files import Source
 from provisioner.evidence.history import History
+from provisioner.evidence.listprice import Lists
 from provisioner.evidence.messages import Problem
 from provisioner.evidence.outcome import Report
 from provisioner.evidence.sshsig import Signer
@@ -36,6 +37,7 @@ class Work:
     cloudtrail_keys: Sequence[bytes] = ()
     authorities: Sequence[bytes] = ()
     sigstore: keyless.Asked | None = None
+    lists: Lists | None = None
 
 
 class Failed(Exception):

@@ -37,6 +37,8 @@ MACHINE = {
 }
 """What else the price list holds under the same type: Windows, dedicated hosts, databases, unused reservations, blocks."""
 
+DISK, ADDRESS, IN_USE = {"productFamily": "Storage", "volumeApiName": "gp3"}, {"group": "VPCPublicIPv4Address"}, "InUseAddress"
+
 _NUMBER = re.compile(r"\d{1,9}(\.\d{1,12})?")
 
 
@@ -70,8 +72,8 @@ def beside(account: Account, region: str, today: date) -> Beside | Unknown:
     """What disk, address and traffic cost. Raises ProviderError where the API does not answer."""
     try:
         return Beside(
-            _dearest(account, region, today, "AmazonEC2", "gp3 GiB-month", "GB-Mo", {"productFamily": "Storage", "volumeApiName": "gp3"}),
-            _dearest(account, region, today, "AmazonVPC", "address-hour", "Hrs", {"group": "VPCPublicIPv4Address"}, "InUseAddress"),
+            _dearest(account, region, today, "AmazonEC2", "gp3 GiB-month", "GB-Mo", DISK),
+            _dearest(account, region, today, "AmazonVPC", "address-hour", "Hrs", ADDRESS, IN_USE),
             _dearest(
                 account,
                 region,
@@ -85,6 +87,18 @@ def beside(account: Account, region: str, today: date) -> Beside | Unknown:
         )
     except UnknownPrice as e:
         return Unknown(str(e))
+
+
+def listed(account: Account, component: str, type: str, region: str) -> Iterator[tuple[str, list[int]]]:
+    """Each product that is an "instance" of that type, a "disk" or a "public-ipv4" there: as the list has it, and its rates."""
+    service, wanted, per, usage = {
+        "instance": ("AmazonEC2", {**MACHINE, "instanceType": type}, "Hrs", ""),
+        "disk": ("AmazonEC2", DISK, "GB-Mo", ""),
+        "public-ipv4": ("AmazonVPC", ADDRESS, "Hrs", IN_USE),
+    }[component]
+    wanted = {**wanted, "regionCode": region}
+    for text in _products(account, service, wanted):
+        yield text, rates(text, wanted, per, usage)
 
 
 def snapshot(region: str, type: str, today: date) -> Price | Unknown:
@@ -157,12 +171,17 @@ def _dearest(
 
 def _rates(account: Account, service: str, wanted: Mapping[str, str], per: str, usage: str = "") -> Iterator[int]:
     """Every rate in micro-dollars that the list has for exactly this, zeros too."""
+    for text in _products(account, service, wanted):
+        yield from rates(text, wanted, per, usage)
+
+
+def _products(account: Account, service: str, wanted: Mapping[str, str]) -> Iterator[str]:
+    """What the list sends when it is asked for exactly this: JSON, of which `rates` believes what is about it."""
     filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in sorted(wanted.items())]
     for page in account.pages("GetProducts", 100, service="pricing", ServiceCode=service, Filters=filters, FormatVersion="aws_v1"):
         if "PriceList" not in page.data:  # what cannot be parsed comes as an empty answer, and that is not "no price"
             raise ProviderError("GetProducts: an answer that cannot be read", request_id=page.request_id)
-        for text in page.data["PriceList"]:
-            yield from rates(text, wanted, per, usage)
+        yield from map(str, page.data["PriceList"])
 
 
 def rates(text: object, wanted: Mapping[str, str], per: str, usage: str = "") -> list[int]:

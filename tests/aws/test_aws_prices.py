@@ -11,7 +11,7 @@ from conftest import Wire
 
 from provisioner.errors import ProviderError
 from provisioner.model import Requirements
-from provisioner.providers import aws_prices
+from provisioner.providers import aws_listed, aws_prices
 from provisioner.providers.aws import AwsProvider
 from provisioner.providers.aws_client import Account, Answer
 from provisioner.providers.aws_prices import MACHINE, Unknown
@@ -62,6 +62,27 @@ def test_a_product_that_was_not_asked_for_is_no_price_even_if_the_list_sends_it(
     assert isinstance(aws_prices.machine(List(product("0.1", **other)), "us-east-1", "g6.xlarge", TODAY), Unknown)
     found = aws_prices.machine(List(product("0.1", **other), product()), "us-east-1", "g6.xlarge", TODAY)
     assert not isinstance(found, Unknown) and found.micro_usd_per_hour == 804_800
+
+
+def test_a_listed_price_has_the_day_since_which_it_holds_or_there_is_none() -> None:
+    def since(*days: str, usd: str = "0.8048000000") -> str:
+        made = json.loads(product(usd))
+        (term,) = made["terms"]["OnDemand"].values()
+        made["terms"]["OnDemand"] = {day: term | {"effectiveDate": f"{day}T00:00:00Z"} for day in days}
+        return json.dumps(made)
+
+    def listed(*texts: Any) -> Any:
+        return aws_listed.published(List(*texts), "instance", "g6.xlarge", "us-east-1")
+
+    one = listed(since("2026-11-01"))
+    assert (one.micro_usd, one.as_of) == (804_800, "2026-11-01")
+    # Of several days the latest: before it the price may have been another.
+    assert listed(since("2026-11-01"), since("2026-11-07")).as_of == "2026-11-07"
+    assert listed(since("2026-11-03", "2026-11-05")).as_of == "2026-11-05"
+    assert "2 different" in listed(since("2026-11-01"), since("2026-11-01", usd="0.9")).why
+    for text in (product(), since("lately")):
+        with pytest.raises(ProviderError, match="without the day"):
+            listed(text)
 
 
 def test_no_price_zero_and_two_prices_are_unknown() -> None:

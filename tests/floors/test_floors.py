@@ -39,6 +39,7 @@ FLOORS: dict[str, int] = {
             "cli_export",
             "cli_proof",
             "corroborate",
+            "list_prices",
             "reconcile",
             "handing_over",
         ),

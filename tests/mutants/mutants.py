@@ -45,6 +45,7 @@ LOGIN, CLIENT, LOGINS = "provisioner/providers/aws_login.py", "provisioner/provi
 FLEETS, FLEET_LAUNCH = "tests/core/test_fleet_rules.py", "tests/rehearsal_endpoint/test_fleet_launch.py"
 METER, METERED = "cost/from_journal.py", "tests/cost/test_cost_meter.py"
 TIMES, DRILL, DRILLS = "provisioner/times.py", "provisioner/drill/one.py", "tests/drill/test_drill.py"
+LISTPRICE, LISTPRICES = "provisioner/evidence/listprice.py", "tests/evidence/test_listprice.py"
 UNFILTERED, UNFILTERS = "provisioner/providers/aws_unfiltered.py", "tests/rehearsal_endpoint/test_unfiltered.py"
 
 
@@ -310,6 +311,10 @@ MUTANTS = [
     Mutant("fleet-of-another-end-is-a-guard", "provisioner/providers/aws_fleet.py", " for name, value in wanted.items() if seen[name] != value]", ' for name, value in wanted.items() if seen[name] != value and name != "ValidUntil"]', (f"{FLEET_LAUNCH}::test_a_fleet_that_is_no_guard_is_told_so_by_each_of_its_fields",)),
     Mutant("any-trouble-is-want-of-room", "provisioner/providers/aws_fleet.py", "if (code := code_in(text)) in CAPACITY:", "if (code := code_in(text)):", (f"{FLEET_LAUNCH}::test_none_for_want_of_room_is_told_apart_from_none_for_another_reason",)),
     Mutant("next-offer-beside-a-fleet", LAUNCHING, "        except NoCapacity:\n            _let_go_of(life, fleet)\n            raise\n", "        except NoCapacity:\n            raise\n", (f"{LAUNCHES}::test_a_fleet_without_room_is_seen_leaving_before_the_next_is_asked_for",)),
+    # -- prices against lists that the owner of the key did not write ----------------------------------------------------------
+    Mutant("a-made-up-price-is-fine", LISTPRICE, "            elif claim.micro_usd_per_hour != (q := claim.an_hour(listed.micro_usd)):\n", "            elif (q := claim.an_hour(listed.micro_usd)) < 0:\n", (f"{LISTPRICES}::test_a_price_made_up_before_the_launch_passes_until_aws_is_asked",)),
+    Mutant("a-younger-list-contradicts", LISTPRICE, "                older = listed.as_of > claim.day or ", "                older = ", (f"{LISTPRICES}::test_a_list_that_is_younger_than_the_price_contradicts_nothing",)),
+    Mutant("no-answer-is-agreement", LISTPRICE, "                said.append(problem(\"W401\", p=usd(claim), sku=claim.name, why=listed))\n", "                pass\n", (f"{LISTPRICES}::test_a_list_without_an_answer_is_said_and_is_no_price",)),
     # -- what is new and not of the run: only ever told, and never called nothing unseen ------------------------------------
     Mutant("a-refused-list-is-whole", UNFILTERED, 'unchecked=f"AWS answered {code}" if code else e.what)', 'tuple(found.values()))', (f"{UNFILTERS}::test_what_may_not_be_listed_is_not_looked_at_and_never_nothing",)),
     Mutant("an-unseen-kind-had-nothing-before", "provisioner/baseline.py", "        if one.unchecked or place not in before:\n", "        before.setdefault(place, frozenset())\n        if one.unchecked:\n", (f"{UNFILTERS}::test_what_may_not_be_listed_is_not_looked_at_and_never_nothing",)),
