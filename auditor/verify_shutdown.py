@@ -229,9 +229,11 @@ failed    op:create|remove class:text intentSeq:count id?:text code?:text why?:t
 unknown   op:create|remove class:text intentSeq:count why?:text
 observe   class:text id:text phase:coming|here|leaving|gone region?:text state?:text billed?:flag facts?:map token?:text
 sweep     checked:flag classes:looked*500 found:count error?:text
-looked    class:text region:text checked:flag found:count reason?:text new?:count
-baseline  classes:looked*500 sha256?:sha
-unfiltered classes:looked*500
+looked    class:text region:text checked:flag found:count reason?:text
+baseline  classes:before*500 sha256?:sha
+before    class:text regions:text*500 checked:flag reason?:text
+unfiltered classes:after*500
+after     class:text regions:text*500 checked:flag reason?:text ours:count newUnexplained?:count
 recovered by?:text tornSha256?:sha
 anchor    head?:half requestId?:text providerDate?:time
 verdict   verdict:released|leaving|held|unproven settleSeconds?:count openIntents?:count
@@ -411,27 +413,24 @@ class Told:
         return made | (self.moment(thing.accepted().by, "terminateAcceptedAt") if thing.accepted() else {})
 
     def look(self, entry):
-        made = {"seq": entry["seq"], "found": entry["body"]["found"], "classes": grouped(entry, {"new": None})} | self.moment(entry, "at")
+        rows = {}  # one for each kind that was looked at alike
+        for one in entry["body"]["classes"]:
+            alike = {"class": one["class"], "checked": one["checked"]} | ({"reason": one["reason"]} if one.get("reason") else {})
+            row = rows.setdefault(canonical(alike), alike | {"regions": [], "ours": 0})
+            row["regions"].append(one["region"])
+            row["ours"] += one["found"]
+        made = {"seq": entry["seq"], "found": entry["body"]["found"], "classes": list(rows.values())} | self.moment(entry, "at")
         return made | ({"error": entry["body"]["error"]} if entry["body"].get("error") else {})
 
     def unfiltered(self):
         """What was new after the end and not of this run, whosever it is."""
         before = self.rows["baseline"][0]
         after = max([before, *self.rows.get("unfiltered", [])], key=lambda entry: entry["seq"])
-        nobody = {"checked": False, "found": 0, "reason": "nobody looked again", "new": None} if after is before else {}
-        made = {"baselineSeq": before["seq"], "classes": grouped(after, nobody)} | self.moment(before, "baselineAt")
+        nobody = {"checked": False, "ours": 0, "reason": "nobody looked again"} if after is before else {}
+        names = {"class", "regions", "checked", "reason", *({} if nobody else {"ours", "newUnexplained"})}
+        rows = [{name: row[name] for name in names if name in row} | nobody for row in after["body"]["classes"]]
+        made = {"baselineSeq": before["seq"], "classes": rows} | self.moment(before, "baselineAt")
         return {"unfiltered": made | ({} if nobody else {"seq": after["seq"]} | self.moment(after, "at"))}
-
-
-def grouped(entry, instead):
-    rows = {}  # one for each kind that was looked at alike
-    for one in (one | instead for one in entry["body"]["classes"]):
-        alike = {"class": one["class"], "checked": one["checked"]} | ({"reason": one["reason"]} if one.get("reason") else {})
-        row = rows.setdefault(canonical(alike), alike | {"regions": [], "ours": 0})
-        row["regions"].append(one["region"])
-        row["ours"] += one["found"]
-        row |= {} if one.get("new") is None else {"newUnexplained": row.get("newUnexplained", 0) + one["new"]}
-    return list(rows.values())
 
 
 def provider_date(entry, foreign):

@@ -43,7 +43,10 @@ def take(folder: LeaseFolder, provider: Provider, journal: Journal, sleep: Calla
         write_private(folder.path / FILE, raw)
     except OSError:
         return  # what this run rents is journalled or refused elsewhere; this is only for its proof
-    journal.note("baseline", {"classes": [_row(one, len(one.resources)) for one in seen], "sha256": _sha256(raw)})
+    rows = _Rows()
+    for one in seen:
+        rows.add(one, one.unchecked, found=len(one.resources))
+    journal.note("baseline", {"classes": rows.made(), "sha256": _sha256(raw)})
 
 
 def look_again(folder: LeaseFolder, provider: Provider, journal: Journal, sleep: Callable[[float], None]) -> None:
@@ -55,38 +58,50 @@ def look_again(folder: LeaseFolder, provider: Provider, journal: Journal, sleep:
     if _sha256(raw) != taken["sha256"]:
         raise ValueError(f"{FILE} is not the file that the journal names")
     before = {(row["class"], row["region"]): frozenset(row["ids"]) for row in json.loads(raw)["classes"]}
-    why = {(row["class"], row["region"]): str(row.get("reason", "")) for row in taken["classes"]}
+    why = {(row["class"], region): str(row.get("reason", "")) for row in taken["classes"] for region in row["regions"]}
     anchor(provider, folder.id, journal)
     ours = {r.id for r in holdings(journal.entries).resources.values()}
-    rows: list[dict[str, Json]] = []
+    rows = _Rows()
     found: list[dict[str, Json]] = []
     for one in provider.everything(within=WITHIN_S, sleep=sleep):
         place = one.kind, one.region
         there = [r for r in one.resources if r.phase is not Phase.GONE]
         mine = [r for r in there if r.id in ours or r.lease == folder.id]
         if one.unchecked or place not in before:
-            rows.append(_row(one, len(mine), why=one.unchecked or f"before the launch: {why.get(place) or 'not looked at'}"))
+            rows.add(one, one.unchecked or f"before the launch: {why.get(place) or 'not looked at'}", ours=len(mine))
             continue
         # What carries another lease's tag is explained: that lease lets go of it.
         new = [r for r in there if r not in mine and not r.lease and r.id not in before[place]]
-        rows.append(_row(one, len(mine)) | {"new": len(new)})
+        rows.add(one, "", ours=len(mine), newUnexplained=len(new))
         found += [{"class": r.kind, "region": r.region, "id": r.id, "state": r.state} for r in new]
     if found:
         write_private(folder.path / FOUND, _written({"new": found}))
-    journal.note("unfiltered", {"classes": rows})
+    journal.note("unfiltered", {"classes": rows.made()})
 
 
 def words(entries: Sequence[Entry]) -> str:
     """A line for whoever waits for the end; "" where nothing new is there, or nobody looked."""
     last: Any = next((e["body"]["classes"] for e in reversed(entries) if e["kind"] == "unfiltered"), [])
-    new = ", ".join(f"{row['new']} {row['class']} in {row['region']}" for row in last if row.get("new"))
+    new = ", ".join(f"{n} {row['class']} in {', '.join(row['regions'])}" for row in last if (n := row.get("newUnexplained")))
     return new and f"new since before the launch and not known to be of this run: {new}. It may be somebody else's; nothing was done to it"
 
 
-def _row(one: Listed, found: int, *, why: str | None = None) -> dict[str, Json]:
-    unchecked = (one.unchecked if why is None else why)[:REASON]
-    made: dict[str, Json] = {"class": one.kind, "region": one.region, "checked": not unchecked, "found": found}
-    return made | ({"reason": unchecked} if unchecked else {})
+class _Rows:
+    """A row for each kind that was looked at alike, with its regions: one each would be too long a line for ten regions."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def add(self, one: Listed, why: str, **counts: int) -> None:
+        reason = why[:REASON]
+        row: dict[str, Any] = {"class": one.kind, "regions": [], "checked": not reason, **dict.fromkeys(counts, 0)}
+        row = self._rows.setdefault((one.kind, reason), row | ({"reason": reason} if reason else {}))
+        row["regions"].append(one.region)
+        for name, n in counts.items():
+            row[name] += n
+
+    def made(self) -> list[Json]:
+        return list(self._rows.values())
 
 
 def _sha256(raw: bytes) -> str:

@@ -13,6 +13,7 @@ from provisioner.evidence.messages import Problem, problem
 from provisioner.model import Json
 
 NOBODY = "nobody looked again"
+ROW = ("class", "regions", "checked", "ours", "newUnexplained", "reason")
 
 
 def described(history: History) -> dict[str, Json] | None:
@@ -25,27 +26,9 @@ def described(history: History) -> dict[str, Json] | None:
         made |= {"seq": after[0]["seq"], **history.moment(after[0]).fields("at")}
         rows = after[0]["body"]["classes"]
     else:
-        rows = [
-            {"class": row["class"], "region": row["region"], "checked": False, "found": 0, "reason": NOBODY}
-            for row in before[0]["body"]["classes"]
-        ]
-    return made | {"classes": grouped(rows)}
-
-
-def grouped(looked: list[dict[str, Any]]) -> list[Json]:
-    """A row for each kind that was looked at alike, with its regions, as the statement has it."""
-    rows: dict[tuple[str, bool, str], dict[str, Any]] = {}
-    for one in looked:
-        reason = one.get("reason", "")
-        row = rows.setdefault(
-            (one["class"], one["checked"], reason),
-            {"class": one["class"], "regions": [], "checked": one["checked"], "ours": 0} | ({"reason": reason} if reason else {}),
-        )
-        row["regions"].append(one["region"])
-        row["ours"] += one["found"]
-        if "new" in one:
-            row["newUnexplained"] = row.get("newUnexplained", 0) + one["new"]
-    return list(rows.values())
+        nobody = {"checked": False, "ours": 0, "reason": NOBODY}
+        rows = [{"class": row["class"], "regions": row["regions"], **nobody} for row in before[0]["body"]["classes"]]
+    return made | {"classes": [{name: row[name] for name in ROW if name in row} for row in rows]}
 
 
 def limits(unfiltered: dict[str, Any] | None) -> dict[str, bool]:

@@ -106,7 +106,7 @@ def _offline(claim: Claim, lists: Lists) -> list[Problem]:
         return []
     known = lists.shipped("instance", claim.type, claim.region)
     if known is None:
-        return [problem("W401", p=usd(claim), sku=claim.name, why="the snapshot that ships with gpulease does not know the type")]
+        return [problem("W401", p=usd(claim), sku=claim.name, why="the type is not in the snapshot that ships")]
     if claim.micro_usd_per_hour * FACTOR < known.micro_usd or claim.micro_usd_per_hour > known.micro_usd * FACTOR:
         return [problem("W402", p=usd(claim), sku=claim.name, n=FACTOR, q=dollars(known.micro_usd), date=known.as_of)]
     return []

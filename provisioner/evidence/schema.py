@@ -62,7 +62,8 @@ _PRODUCER = shape({}, {"name": TEXT, "version": TEXT, "pythonVersion": TEXT}, cl
 _OFFER = shape({}, {"region": TEXT, "zone": TEXT, "type": TEXT, "gpu": TEXT, "spot": FLAG, "price": _PRICE}, closed=False)
 _SEEN = {"class": TEXT, "id": TEXT, "region": TEXT, "state": TEXT, "phase": PHASE, "billed": FLAG, "facts": {"type": "object"}}
 _ASK = {"op": {"enum": ["create", "remove"]}, "class": TEXT}
-_LOOKED = shape({"class": TEXT, "region": TEXT, "checked": FLAG, "found": COUNT}, {"reason": TEXT, "new": COUNT}, closed=False)
+_LOOKED = shape({"class": TEXT, "region": TEXT, "checked": FLAG, "found": COUNT}, {"reason": TEXT}, closed=False)
+_LISTED = {"class": TEXT, "regions": array(TEXT, 500), "checked": FLAG}
 
 DRILLED = shape({"date": TIME, "region": TEXT, "secondsLate": COUNT})
 
@@ -97,8 +98,10 @@ BODIES: dict[str, Schema] = {
         {"class": TEXT, "id": TEXT, "phase": PHASE}, {k: v for k, v in _SEEN.items() if k != "phase"} | {"token": TEXT}, closed=False
     ),
     "sweep": shape({"checked": FLAG, "classes": array(_LOOKED, 500), "found": COUNT}, {"error": TEXT}, closed=False),
-    "baseline": shape({"classes": array(_LOOKED, 500)}, {"sha256": SHA256}, closed=False),
-    "unfiltered": shape({"classes": array(_LOOKED, 500)}, closed=False),
+    "baseline": shape({"classes": array(shape(_LISTED, {"reason": TEXT}, closed=False), 500)}, {"sha256": SHA256}, closed=False),
+    "unfiltered": shape(
+        {"classes": array(shape(_LISTED | {"ours": COUNT}, {"newUnexplained": COUNT, "reason": TEXT}, closed=False), 500)}, closed=False
+    ),
     "recovered": shape({}, {"by": TEXT, "tornSha256": SHA256}, closed=False),
     "verdict": shape({"verdict": VERDICT}, {"settleSeconds": COUNT, "openIntents": COUNT}, closed=False),
     "outcome": shape({"outcome": OUTCOME}, {"exit": COUNT}, closed=False),

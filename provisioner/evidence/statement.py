@@ -269,11 +269,20 @@ def _guards(history: History) -> list[Json]:
 
 
 def _sweep(history: History, entry: Entry) -> dict[str, Json]:
+    rows: dict[tuple[str, bool, str], dict[str, Json]] = {}
+    for looked in entry["body"]["classes"]:
+        reason = looked.get("reason", "")
+        row = rows.setdefault(
+            (looked["class"], looked["checked"], reason),
+            {"class": looked["class"], "regions": [], "checked": looked["checked"], "ours": 0} | ({"reason": reason} if reason else {}),
+        )
+        row["regions"].append(looked["region"])
+        row["ours"] += looked["found"]
     made: dict[str, Json] = {
         "seq": entry["seq"],
         **history.moment(entry).fields("at"),
         "found": entry["body"]["found"],
-        "classes": besides.grouped([{name: row[name] for name in row if name != "new"} for row in entry["body"]["classes"]]),
+        "classes": list(rows.values()),
     }
     if error := entry["body"].get("error"):
         made["error"] = error

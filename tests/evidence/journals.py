@@ -53,7 +53,7 @@ def normal() -> Tape:
 def somebody_else() -> Tape:
     """In an account where others work: a volume of somebody's, more snapshots than are looked at, and addresses that may not be listed."""
     tape = Tape().genesis().guards()
-    before = [looked(kind, found=n) for n, kind in enumerate(KINDS)]
+    before = [looked(kind) | {"found": n} for n, kind in enumerate(KINDS)]
     before += [looked("snapshot", why="too many: more than 2000"), looked("elastic-ip")]
     tape.add("baseline", classes=before, sha256="ab" * 32)
     tape.launch().run().release().quiet().verdict()
@@ -63,9 +63,9 @@ def somebody_else() -> Tape:
     return tape.end(files=FILES)
 
 
-def looked(kind: str, *, found: int = 0, new: int | None = None, why: str = "") -> dict[str, Any]:
-    row: dict[str, Any] = {"class": kind, "region": REGION, "checked": not why, "found": found}
-    return row | ({"reason": why} if why else {}) | ({} if new is None else {"new": new})
+def looked(kind: str, *, ours: int = 0, new: int | None = None, why: str = "") -> dict[str, Any]:
+    row: dict[str, Any] = {"class": kind, "regions": [REGION], "checked": not why, "ours": ours}
+    return row | ({"reason": why} if why else {}) | ({} if new is None else {"newUnexplained": new})
 
 
 def rehearsal() -> Tape:

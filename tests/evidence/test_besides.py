@@ -56,18 +56,18 @@ def test_only_two_whole_lists_of_every_kind_take_the_limit_away() -> None:
 
 
 def test_something_of_this_run_that_is_shown_after_the_verdict_is_said_and_changes_nothing(tmp_path: Path) -> None:
-    late = run([looked("volume")], [looked("volume", found=1, new=0)])
+    late = run([looked("volume")], [looked("volume", ours=1, new=0)])
     report = verify.verify(write(tmp_path / "b", late))
     assert report.exit == 0 and [w.code for w in report.warnings if w.code.startswith("W30")] == ["W302"]
     assert report.predicate is not None and report.predicate["verdict"] == "released"
 
 
 def test_the_script_tells_of_it_too_whatever_the_journal_holds(tmp_path: Path) -> None:
-    rows = [looked("volume", found=3), looked("snapshot", why="")]
+    rows = [looked("volume") | {"found": 3, "newUnexplained": 5}, looked("snapshot", why="")]
     odd = [
         run(rows, None),
         run([], [looked("volume", new=2)]),
-        run(rows, [looked("volume", new=2) | {"region": region} for region in ("us-east-1", "eu-west-1")]),
+        run(rows, [looked("volume", new=4) | {"regions": ["us-east-1", "eu-west-1"], "more": 1}]),
         run([looked("volume", new=7)], None),
     ]
     twice = Tape().genesis()

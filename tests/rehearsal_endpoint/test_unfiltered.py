@@ -60,8 +60,8 @@ def test_what_is_new_is_counted_less_what_is_this_runs_or_another_leases(
     theirs, ours = volume(cloud), volume(cloud, lease=LEASE, managed="true")
     volume(cloud, lease="r-20261121t140210z-zzzzzzzz", managed="true")
     baseline.look_again(folder, provider, journal, time.sleep)
-    assert {"checked": True, "found": 1, "new": 1}.items() <= row(journal, "unfiltered", "volume").items()
-    assert row(journal, "unfiltered", "security-group")["new"] == 0
+    assert {"checked": True, "ours": 1, "newUnexplained": 1}.items() <= row(journal, "unfiltered", "volume").items()
+    assert row(journal, "unfiltered", "security-group")["newUnexplained"] == 0
     assert "1 volume in us-east-1" in baseline.words(journal.entries)
     # Other people's ids are the user's to see, and nobody's to publish.
     assert [one["id"] for one in json.loads((folder.path / baseline.FOUND).read_text())["new"]] == [theirs]
@@ -89,14 +89,18 @@ def test_what_may_not_be_listed_is_not_looked_at_and_never_nothing(
     baseline.look_again(folder, provider, journal, time.sleep)
     for kind, words in (("volume", "before the launch: "), ("snapshot", "AWS answered UnauthorizedOperation")):
         seen = row(journal, "unfiltered", kind)
-        assert not seen["checked"] and "new" not in seen and words in seen["reason"], seen
-    assert row(journal, "unfiltered", "instance") == {
-        "class": "instance",
-        "region": "us-east-1",
-        "checked": True,
-        "found": 0,
-        "new": 0,
-    }
+        assert not seen["checked"] and "newUnexplained" not in seen and words in seen["reason"], seen
+    whole = {"class": "instance", "regions": ["us-east-1"], "checked": True, "ours": 0, "newUnexplained": 0}
+    assert row(journal, "unfiltered", "instance") == whole
+
+
+def test_a_line_of_the_journal_has_room_for_every_region(cloud: Cloud, lease: tuple[LeaseFolder, Journal]) -> None:
+    folder, journal = lease
+    places = [f"{part}-{side}-{n}" for part in ("us", "eu", "ap", "sa") for side in ("east", "west", "southeast") for n in (1, 2)]
+    many = AwsProvider(places[0], endpoint=cloud.rehearsal.endpoint, regions=places)
+    baseline.take(folder, many, journal, time.sleep)
+    baseline.look_again(folder, many, journal, time.sleep)
+    assert {region for one in journal.entries[-1]["body"]["classes"] for region in one["regions"]} == {*places}
 
 
 def test_too_many_are_not_looked_at(cloud: Cloud, provider: AwsProvider) -> None:
