@@ -100,6 +100,8 @@ KINDS: Mapping[str, Shape] = {
     "unknown": _names("class intentSeq op requestId why"),
     "observe": {**THING, **_names("requestIds")},
     "sweep": _names("checked error found providerDate requestIds") | {"classes": _names("checked class found reason region")},
+    "baseline": _names("sha256") | {"classes": _names("checked class found reason regions")},
+    "unfiltered": {"classes": _names("checked class newUnexplained ours reason regions")},
     "guard": _names("detail firesAt guard state") | {"drilled": _names("date region secondsLate")},
     "stage": _names("stage state") | {"detail": STAGE},
     "failure": _names("error what why"),
