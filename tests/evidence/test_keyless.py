@@ -102,7 +102,7 @@ def test_another_identity_another_issuer_and_other_roots_are_2_and_the_statement
     refused(folder, Asked("bob@example.org", ISSUER, asked.root), "E112", 2, "bob@example.org", "SANs do not match")
     refused(folder, Asked(ALICE, f"{ISSUER}/", asked.root), "E112", 2, "OIDCIssuer does not match")
     refused(folder, Asked(ALICE, ISSUER, roots(Service(), tmp_path / "other.json")), "E112", 2, "certificate chain")
-    refused(folder, Asked(ALICE, ISSUER), "E112", 2)  # the public service's roots, which the package brings
+    refused(folder, Asked(ALICE, ISSUER), "E112", 2, "certificate chain")  # the public service's roots, which the package brings
     said = verify.verify(folder, sigstore=Asked(ALICE, "https://other.example.org", asked.root)).text()
     assert said.startswith("VERDICT  intact, and not signed by the sigstore identity that you named.")
 

@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,9 +68,12 @@ def sample(request: pytest.FixtureRequest) -> tuple[Sample, bytes, bytes]:
     path = folder / f"{name.replace('-', '_')}-{version}.tar.gz"
     if not path.is_file():
         command = [sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check", "--no-input", "--no-deps"]
-        done = subprocess.run([*command, "--no-binary", name, "-d", str(folder), one.archive], capture_output=True, text=True, timeout=600)
-        if done.returncode:
-            cannot(f"the source of {one.archive} could not be fetched: {done.stderr.strip()[-600:]}")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as part:  # several workers may fetch it at once
+            done = subprocess.run([*command, "--no-binary", name, "-d", part, one.archive], capture_output=True, text=True, timeout=600)
+            if done.returncode:
+                cannot(f"the source of {one.archive} could not be fetched: {done.stderr.strip()[-600:]}")
+            (Path(part) / path.name).replace(path)
     assert hashlib.sha256(path.read_bytes()).hexdigest() == one.sha256
     with tarfile.open(path) as archive:
         file = archive.extractfile(f"{path.name.removesuffix('.tar.gz')}/{one.member}")
