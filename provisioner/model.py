@@ -5,7 +5,8 @@ cares about. Times are UTC; an instant in data is RFC 3339 text with a Z, in mem
 Money is a whole number of micro-dollars, memory is MiB as nvidia-smi counts it unless a name says otherwise.
 
 Everything above this file meets through the protocols at its end: `Provider` (a cloud), `Host` (a machine we can
-run commands on) and `Clock`. It imports nothing of ours but the money package.
+run commands on) and `Clock`. It imports nothing of ours but the money package and
+the type that a secret is held in.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
 from cost import Beside, Price
+from provisioner.secret import Secret
 
 Json = Any
 """What RFC 8785 can write without floats: dict, list, str, int, bool, None."""
@@ -92,12 +94,12 @@ class Offer:
 
 @dataclass(frozen=True)
 class LaunchSpec:
-    """What `create` is asked for. `user_data` holds a host key, so it never enters the journal or a repr."""
+    """What `create` is asked for. `user_data` holds a host key, so it is of the type that cannot be shown."""
 
     offer: Offer
     disk_gib: int
     deadline: str  # RFC 3339 Z; becomes a tag on everything created
-    user_data: bytes = field(default=b"", repr=False)
+    user_data: Secret = field(default=Secret(""), repr=False)
     image: str | None = None  # None: the provider's default GPU image
     ingress_cidr: str | None = None  # "203.0.113.7/32": who may reach port 22
     group: str | None = None  # a security group the user already has; None: one is made per lease

@@ -36,6 +36,7 @@ from provisioner.errors import ProviderError, RefusedError
 from provisioner.model import Json
 from provisioner.providers import aws_login
 from provisioner.providers.aws_errors import CREDENTIALS, NO_LOGIN, fault, login_next, request_id_of
+from provisioner.secret import Secret
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, CHANGE_TIMEOUT_S = 5, 30, 60
 READ_ATTEMPTS = 3
@@ -55,6 +56,13 @@ class Answer:
         if self.date is not None:
             stamp["providerDate"] = self.date
         return stamp
+
+
+def _opened(params: dict[str, Any]) -> dict[str, Any]:
+    """What is sent: the one place where a secret among the parameters (a machine's user data) is given out."""
+    return {
+        name: _opened(one) if isinstance(one, dict) else one.reveal() if isinstance(one, Secret) else one for name, one in params.items()
+    }
 
 
 class Account:
@@ -130,7 +138,7 @@ class Account:
                         forget()  # asked again, a session that failed at a role's source says that the profiles go round in a circle
                         raise
                 client = _client(service, self.region, self.profile, self.endpoint, changes)
-            data = getattr(client, xform_name(operation))(**params)
+            data = getattr(client, xform_name(operation))(**_opened(params))
         except (BotoCoreError, ClientError, ResponseParserError) as e:
             self._note(getattr(e, "response", None) or {})
             raise self._refused(e, operation, used, creating=creating) from e

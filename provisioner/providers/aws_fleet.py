@@ -30,6 +30,7 @@ from provisioner.providers.aws_errors import CAPACITY, DENIED, REFUSED, REFUSED_
 from provisioner.providers.aws_inventory import KINDS
 from provisioner.providers.aws_kind import FLEET_ID, resource
 from provisioner.providers.aws_launch import dollars, tags
+from provisioner.secret import Secret
 
 TEMPLATE, KIND = "launch-template", "fleet"
 LATE_S = times.REAL.fleet_late_s
@@ -62,7 +63,7 @@ def template_parameters(spec: LaunchSpec, lease: str, token: str, machine: Mappi
     """CreateLaunchTemplate. How it is bought is the fleet's to say, and user-data is not encoded for us here."""
     data = {key: value for key, value in machine.items() if key != "InstanceMarketOptions"}
     if "UserData" in data:
-        data["UserData"] = base64.b64encode(data["UserData"]).decode("ascii")
+        data["UserData"] = Secret(base64.b64encode(data["UserData"].reveal_bytes()))
     return {
         "ClientToken": token,
         "LaunchTemplateName": f"gpulease-{lease}-{token.split('-')[1] if '-' in token else 0}",

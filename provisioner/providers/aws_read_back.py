@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from provisioner.secret import Secret
+
 Described = Mapping[str, Any]
 Expect = Callable[[str, object, object], None]
 
@@ -63,7 +65,7 @@ def _machine(expect: Expect, asked: Mapping[str, Any], shown: Shown, zone: str |
         expect("zone", instance.get("Placement", {}).get("AvailabilityZone"), zone)
     expect("on shutdown", attributes.get("instanceInitiatedShutdownBehavior"), asked["InstanceInitiatedShutdownBehavior"])
     expect("termination protection", attributes.get("disableApiTermination"), asked["DisableApiTermination"])
-    expect("user-data", user_data_digest(attributes.get("userData")), _digest(asked.get("UserData", b"")))
+    expect("user-data", user_data_digest(attributes.get("userData")), _digest(asked.get("UserData", Secret("")).reveal_bytes()))
     metadata, wanted = instance.get("MetadataOptions", {}), asked["MetadataOptions"]
     expect("instance metadata endpoint", metadata.get("HttpEndpoint"), wanted["HttpEndpoint"])
     expect("instance metadata tokens", metadata.get("HttpTokens"), wanted["HttpTokens"])

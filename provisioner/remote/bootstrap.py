@@ -169,7 +169,7 @@ def user_data(
     host_public: str,
     lease_silence_s: int = 900,
     max_run_s: int = 86_400,
-) -> bytes:
+) -> Secret:
     """The cloud-config. `max_run_s` bounds the twin when the machine's clock is behind; give the run's own length."""
     import yaml
 
@@ -193,7 +193,7 @@ def user_data(
         raise RefusedError(
             f"the user data has {len(data)} bytes; at most {LIMIT}", why="EC2 takes no more", next="use Ed25519 keys without a comment"
         )
-    return data
+    return Secret(data)
 
 
 def arm_script(*, lease: str, deadline_epoch: int, lease_silence_s: int = 900, max_run_s: int = 86_400) -> str:

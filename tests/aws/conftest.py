@@ -19,6 +19,7 @@ import pytest
 from cost import Price
 from provisioner.model import LaunchSpec, Offer
 from provisioner.providers.aws import AwsProvider
+from provisioner.secret import Secret
 
 os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # 1301 images that nobody here boots
 
@@ -133,7 +134,7 @@ def spec(image: str, offer: Offer) -> LaunchSpec:
         offer=offer,
         disk_gib=60,
         deadline="2030-11-21T15:00:00Z",
-        user_data=b"#cloud-config\n{}\n",
+        user_data=Secret("#cloud-config\n{}\n"),
         ingress_cidr="203.0.113.7/32",
     )
 

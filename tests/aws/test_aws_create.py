@@ -15,6 +15,7 @@ from provisioner.providers.aws import AwsProvider
 from provisioner.providers.aws_client import Account, _client
 from provisioner.providers.aws_images import PARAMETERS, image_for
 from provisioner.providers.aws_inventory import MADE
+from provisioner.secret import Secret
 
 LEASE = "r-20261121t140000z-abcdefgh"
 TOKEN = "t" * 64
@@ -44,7 +45,7 @@ def test_one_call_makes_a_machine_that_ends_by_itself(provider: AwsProvider, spe
     assert disk == {"DeviceName": "/dev/sda1", "DeleteOnTermination": "true", "Encrypted": "true", "VolumeType": "gp3", "VolumeSize": "60"}
     assert p["NetworkInterface.1.AssociatePublicIpAddress"] == p["NetworkInterface.1.DeleteOnTermination"] == "true"
     assert p["NetworkInterface.1.SubnetId"].startswith("subnet-") and p["NetworkInterface.1.SecurityGroupId.1"].startswith("sg-")
-    assert base64.b64decode(p["UserData"]) == spec.user_data
+    assert base64.b64decode(p["UserData"]) == spec.user_data.reveal_bytes()
     assert not any(k.startswith(("KeyName", "IamInstanceProfile", "InstanceMarketOptions")) for k in p)
 
 
@@ -92,7 +93,7 @@ def test_anything_but_one_ipv4_address_is_refused_before_anything_is_asked(
 
 def test_what_cannot_be_asked_is_a_refusal_and_made_nothing(provider: AwsProvider, spec: LaunchSpec, wire: Wire) -> None:
     for bad, words in [
-        (replace(spec, user_data=b"x" * 16385), "16385 bytes; EC2 takes 16384"),
+        (replace(spec, user_data=Secret("x" * 16385)), "16385 bytes; EC2 takes 16384"),
         (replace(spec, offer=replace(spec.offer, region="eu-west-1")), "eu-west-1"),
         (replace(spec, reach="telepathy"), "telepathy"),
         (replace(spec, disk_gib=0), "0 GiB"),
@@ -109,7 +110,7 @@ def test_what_cannot_be_asked_is_a_refusal_and_made_nothing(provider: AwsProvide
 
 
 def test_user_data_of_exactly_the_limit_is_taken(provider: AwsProvider, spec: LaunchSpec) -> None:
-    assert machine(provider, replace(spec, user_data=b"x" * 16384)).id
+    assert machine(provider, replace(spec, user_data=Secret("x" * 16384))).id
 
 
 def test_a_group_the_user_has_is_used_and_never_made_or_changed(provider: AwsProvider, spec: LaunchSpec, wire: Wire) -> None:
@@ -316,7 +317,7 @@ def test_another_process_reads_a_launch_back_too(provider: AwsProvider, spec: La
     made = machine(provider, spec)
     later = AwsProvider("us-east-1", endpoint=wire.url)
     assert seen(later.verify_launch(made, spec)) == []
-    assert seen(later.verify_launch(made, replace(spec, user_data=b"another")))[0].startswith("user-data is 'sha256:")
+    assert seen(later.verify_launch(made, replace(spec, user_data=Secret("another"))))[0].startswith("user-data is 'sha256:")
 
 
 def test_a_spot_machine_is_asked_for_once_at_its_ceiling(provider: AwsProvider, spec: LaunchSpec, wire: Wire) -> None:

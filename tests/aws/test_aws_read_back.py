@@ -13,10 +13,11 @@ from cost import Price
 from provisioner.model import LaunchSpec, Offer
 from provisioner.providers.aws_launch import Image, ingress, run_parameters
 from provisioner.providers.aws_read_back import Shown, differences
+from provisioner.secret import Secret
 
 LEASE = "r-20261121t140000z-abcdefgh"
 OFFER = Offer("aws", "us-east-1", "g6.xlarge", "NVIDIA L4", 1, 23034, 4, Price(804_800, "test", "2026-07-20"), zone="us-east-1b")
-SPEC = LaunchSpec(OFFER, 116, "2026-11-21T15:00:00Z", b"#cloud-config\nssh_keys: a secret\n", ingress_cidr="203.0.113.7/32")
+SPEC = LaunchSpec(OFFER, 116, "2026-11-21T15:00:00Z", Secret("#cloud-config\nssh_keys: a secret\n"), ingress_cidr="203.0.113.7/32")
 IMAGE = Image("ami-0123456789abcdef0", "/dev/sda1", 45, architecture="x86_64")
 Change = Callable[[dict[str, Any]], object]
 RULES = [ingress(SPEC.ingress_cidr)]
@@ -53,7 +54,7 @@ def made(spec: LaunchSpec = SPEC) -> dict[str, Any]:
         "attributes": {
             "instanceInitiatedShutdownBehavior": "terminate",
             "disableApiTermination": False,
-            "userData": base64.b64encode(spec.user_data).decode(),
+            "userData": base64.b64encode(spec.user_data.reveal_bytes()).decode(),
         },
         "group": {"GroupId": "sg-1", "IpPermissions": list(RULES)},
     }
@@ -113,7 +114,7 @@ def untag(*path: Any) -> Change:
     return change
 
 
-@pytest.mark.parametrize("spec", [SPEC, SPOT, replace(SPEC, reach="endpoint"), replace(SPEC, user_data=b"")])
+@pytest.mark.parametrize("spec", [SPEC, SPOT, replace(SPEC, reach="endpoint"), replace(SPEC, user_data=Secret(""))])
 def test_a_machine_that_was_made_as_asked_has_no_difference(spec: LaunchSpec) -> None:
     assert check(made(spec), spec) == []
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from cost import Price
+from provisioner.model import LaunchSpec, Offer
 from provisioner.secret import Secret, environment
 
 ONE = Secret("canary-4711")
@@ -77,6 +79,14 @@ def test_it_is_given_out_where_it_is_asked_for_and_compared_without_that() -> No
     assert ONE.hidden("a canary-4711 b") == "a [secret] b" and Secret("").hidden("a") == "a"
 
 
+def test_a_launch_that_holds_a_host_key_is_asked_for_and_not_shown() -> None:
+    spec = LaunchSpec(Offer("p", "r", "t", "L4", 1, None, 4, Price(1, "s", "2026-11-21")), 60, "d", user_data=Secret("canary-4711"))
+    for way in (pickle.dumps, copy.deepcopy, dataclasses.asdict, dataclasses.astuple, lambda s: json.dumps(vars(s), default=str)):
+        with pytest.raises(TypeError):
+            way(spec)
+    assert "canary" not in repr(spec) + str(spec.public())
+
+
 def test_what_is_started_here_is_not_given_the_hubs_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_canary")
     monkeypatch.setenv("AWS_PROFILE", "mine")
@@ -86,7 +96,7 @@ def test_what_is_started_here_is_not_given_the_hubs_token(monkeypatch: pytest.Mo
 def test_every_field_and_argument_that_is_named_like_a_secret_is_one() -> None:
     """Of the code that ships, but for the simulated cloud, whose keys open nothing."""
     root = Path(__file__).parents[2] / "provisioner"
-    wanted = {"api_key", "hf_token", "host_private", "password", "passphrase", "private_key"}
+    wanted = {"api_key", "hf_token", "host_private", "password", "passphrase", "private_key", "user_data"}
     found = 0
     for path in root.rglob("*.py"):
         if "rehearsal" in path.parts:
@@ -102,4 +112,4 @@ def test_every_field_and_argument_that_is_named_like_a_secret_is_one() -> None:
             if name in wanted:
                 found += 1
                 assert kind is not None and "Secret" in ast.unparse(kind), f"{path}:{node.lineno} {name}"
-    assert found >= 4
+    assert found >= 5

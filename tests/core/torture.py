@@ -12,10 +12,11 @@ from provisioner.journal import Journal
 from provisioner.lease import hold, release
 from provisioner.model import LaunchSpec, Offer, Verdict
 from provisioner.providers.sim import Fault, SimClock, SimProvider, Wire, World
+from provisioner.secret import Secret
 
 LEASE = "r-20261121t140210z-7f3a9k2m"
 OFFER = Offer("sim", "sim-1", "sim.large", "SIM", 1, 24000, 4, Price(1_000_000, "simulated", "2026-11-21"))
-SPEC = LaunchSpec(OFFER, 60, "2030-11-21T15:00:00.000Z", user_data=b"secret")
+SPEC = LaunchSpec(OFFER, 60, "2030-11-21T15:00:00.000Z", user_data=Secret("secret"))
 
 
 class TrippingJournal(Journal):

@@ -27,6 +27,7 @@ from provisioner.providers import aws_look
 from provisioner.providers.aws import AwsProvider
 from provisioner.providers.aws_client import Account
 from provisioner.scope import Cancelled, Scope, SystemClock, cry, signals
+from provisioner.secret import Secret
 from tests.kills.orders import Order
 
 PATIENCE_S, LETTING_GO_S = 60.0, 10.0
@@ -87,7 +88,7 @@ def live(order: Order, provider: AwsProvider, offer: Offer, say: Callable[[str],
     """The run. Returns its exit code."""
     scope, clock = Scope(), SystemClock()
     deadline = rfc3339(float(int(time.time()) + 600))
-    spec = LaunchSpec(offer, 60, deadline, b"{}", ingress_cidr="127.0.0.1/32")
+    spec = LaunchSpec(offer, 60, deadline, Secret("{}"), ingress_cidr="127.0.0.1/32")
     card = {"provider": "aws", "settings": provider.settings(), "deadline": deadline, "simulated": True}
     folder = ledger.create(card)
     say(f"lease {folder.path}")

@@ -113,7 +113,7 @@ class Machine:
                 host_private=self.host.private_text(),
                 host_public=self.host.public,
                 **more,
-            ),
+            ).reveal_bytes(),
             network,
         )
 

@@ -13,6 +13,7 @@ import pytest
 from provisioner.errors import NoCapacity, NotCreated, NotPermitted, ProviderError, RefusedError
 from provisioner.model import LaunchSpec, Phase, Requirements, Resource
 from provisioner.providers.aws import AwsProvider
+from provisioner.secret import Secret
 from tests.rehearsal_endpoint.conftest import QUICK, Cloud, wait_for
 
 LEASE, DEADLINE = "r-20261121t140000z-abcdefgh", "2030-01-01T00:00:00Z"
@@ -33,7 +34,7 @@ def provider(cloud: Cloud) -> AwsProvider:
 def wanted(provider: AwsProvider, spot: bool = False, type: str = "g6.xlarge") -> LaunchSpec:
     need = Requirements(gpu="L4", types=(type,), purchase=("spot",) if spot else ("on-demand",))
     offer = next(offer for offer in provider.offers(need) if offer.zone == "us-east-1a")
-    return LaunchSpec(offer, 60, DEADLINE, b"#cloud-config\n{}\n", ingress_cidr="203.0.113.7/32", fleet=True)
+    return LaunchSpec(offer, 60, DEADLINE, Secret("#cloud-config\n{}\n"), ingress_cidr="203.0.113.7/32", fleet=True)
 
 
 def ask(provider: AwsProvider, spec: LaunchSpec, lease: str = LEASE) -> dict[str, Resource]:

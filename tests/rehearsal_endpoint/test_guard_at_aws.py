@@ -24,6 +24,7 @@ from provisioner.providers.aws_init import Site
 from provisioner.rehearsal import client, policy
 from provisioner.rehearsal.client import Rehearsal
 from provisioner.scope import SystemClock
+from provisioner.secret import Secret
 from tests.rehearsal_endpoint.conftest import QUICK, STANDIN, wait_for
 
 REGION, ACCOUNT = "us-east-1", "123456789012"
@@ -59,7 +60,7 @@ def provider(cloud: Rehearsal) -> AwsProvider:
 
 def spec(provider: AwsProvider, deadline: float) -> LaunchSpec:
     offer: Offer = provider.offers(Requirements(gpu="L4"))[0]
-    return LaunchSpec(offer, 60, rfc3339(float(int(deadline))), b"{}", ingress_cidr="203.0.113.7/32")
+    return LaunchSpec(offer, 60, rfc3339(float(int(deadline))), Secret("{}"), ingress_cidr="203.0.113.7/32")
 
 
 def rented(lease: Lease, asked: LaunchSpec) -> None:

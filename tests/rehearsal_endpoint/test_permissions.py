@@ -28,6 +28,7 @@ from provisioner.providers.aws_policy import document
 from provisioner.rehearsal.client import Rehearsal
 from provisioner.remote import through
 from provisioner.remote.through import REACHES
+from provisioner.secret import Secret
 from tests.rehearsal_endpoint.conftest import QUICK, STANDIN, Cloud, code_of, wait_for
 
 REGION, ACCOUNT = "us-east-1", "123456789012"
@@ -125,7 +126,9 @@ def life(provider: AwsProvider, lease: str, strays: Callable[[], None] = lambda:
 
     step("login", provider.identity)
     offer = step("offers", lambda: provider.offers(NEED))[0]
-    spec = LaunchSpec(replace(offer, spot=False, zone=f"{REGION}a"), 60, "2027-01-01T00:00:00Z", b"{}", ingress_cidr="203.0.113.7/32")
+    spec = LaunchSpec(
+        replace(offer, spot=False, zone=f"{REGION}a"), 60, "2027-01-01T00:00:00Z", Secret("{}"), ingress_cidr="203.0.113.7/32"
+    )
     spec = replace(spec, fleet=fleet)
     step("guard is ready", lambda: provider.check_schedule([REGION]))
     made: dict[str, Resource] = {}
@@ -183,7 +186,7 @@ def unreachable(place: Place, reach: str) -> Iterator[Resource]:
     place.rehearsal.faults([{"connect_endpoints": {REGION: "create-complete"}, "session_manager": True}])
     provider, lease = place.provider(), lease_id()
     offer = replace(provider.offers(NEED)[0], spot=False, zone=f"{REGION}a")
-    spec = LaunchSpec(offer, 60, "2027-01-01T00:00:00Z", b"{}", reach=reach)
+    spec = LaunchSpec(offer, 60, "2027-01-01T00:00:00Z", Secret("{}"), reach=reach)
     made: dict[str, Resource] = {}
     try:
         for number, kind in enumerate(provider.steps(spec), 1):
@@ -380,7 +383,7 @@ def test_a_fleet_without_the_tag_or_of_somebody_elses_template_is_denied(place: 
 
 def test_the_reapers_policy_lets_go_of_everything_and_rents_nothing(place: Place) -> None:
     lease, provider = lease_id(), place.provider()
-    spec = LaunchSpec(provider.offers(NEED)[0], 60, "2027-01-01T00:00:00Z", b"{}", ingress_cidr="203.0.113.7/32")
+    spec = LaunchSpec(provider.offers(NEED)[0], 60, "2027-01-01T00:00:00Z", Secret("{}"), ingress_cidr="203.0.113.7/32")
     spec = replace(spec, offer=replace(spec.offer, spot=False, zone=f"{REGION}a"))
     provider.check_schedule([REGION])
     made: dict[str, Resource] = {}

@@ -214,7 +214,7 @@ def test_the_guards_that_gpulease_itself_writes_stand_and_the_lease_is_renewed(s
         host_private=Secret(HOST),
         host_public=f"ssh-ed25519 {HOST_KEY.get_base64()}",
     )
-    box = start(data)
+    box = start(data.reveal_bytes())
 
     class Runs:
         name = "ubuntu@test"

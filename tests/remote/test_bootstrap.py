@@ -28,7 +28,7 @@ WHOLE = json.loads((Path(__file__).parent / "armed/debian12-systemd252.json").re
 
 def text_of(folder: Path, **changes: int) -> bytes:
     client, host = client_pair(folder), host_pair(folder)
-    return user_data(
+    made = user_data(
         lease=LEASE,
         deadline_epoch=DEADLINE,
         client_public=client.public + " me@laptop",
@@ -36,6 +36,7 @@ def text_of(folder: Path, **changes: int) -> bytes:
         host_public=host.public,
         **changes,
     )
+    return made.reveal_bytes()
 
 
 class Box:

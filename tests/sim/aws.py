@@ -316,7 +316,7 @@ def _attribute(world: World, region: str, params: Params) -> Data:
         case "disableApiTermination":
             value = asked["DisableApiTermination"]
         case _:
-            value = base64.b64encode(asked["UserData"]).decode()
+            value = base64.b64encode(asked["UserData"].encode()).decode()
     return {"InstanceId": thing.id, name[0].upper() + name[1:]: {"Value": value}}
 
 
@@ -370,7 +370,7 @@ def _run_instances(world: World, region: str, params: Params) -> Data:
         zone=zone,
         spot="InstanceMarketOptions" in params,
         DeleteOnTermination=params["BlockDeviceMappings"][0]["Ebs"]["DeleteOnTermination"],
-        **deadline_of(world, params.get("UserData", b"")),
+        **deadline_of(world, params.get("UserData", "")),
     )
     world.tokens[zone, token] = machine
     if room[0] == "given-up":
@@ -378,9 +378,9 @@ def _run_instances(world: World, region: str, params: Params) -> Data:
     return {"Instances": [_instance(world, machine)]}
 
 
-def deadline_of(world: World, user_data: bytes) -> Data:
+def deadline_of(world: World, user_data: str) -> Data:
     """When the machine's own timers end it: at the deadline, or after its longest run by the clock that nobody sets."""
-    found = re.search(rb"deadline (\d+) longest (\d+)", user_data)
+    found = re.search(r"deadline (\d+) longest (\d+)", user_data)
     if found is None:
         return {}
     return {"deadline_t": min(int(found[1]) - P.EPOCH, world.t + int(found[2])), "timer": int(found[1])}

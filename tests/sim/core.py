@@ -73,7 +73,7 @@ class CoreProvider:
             return thing
         if (before := world.tokens.get((zone, token))) is not None:
             return before
-        facts = {"zone": zone, "spot": spec.offer.spot, **deadline_of(world, spec.user_data)}
+        facts = {"zone": zone, "spot": spec.offer.spot, **deadline_of(world, spec.user_data.reveal())}
 
         def launched(token: str) -> Thing | None:
             room = world.weather.capacity[world.machines_asked : world.machines_asked + 1] or ("",)

@@ -36,6 +36,7 @@ from provisioner import (
 )
 from provisioner.model import Outcome
 from provisioner.providers import aws_client, aws_look, aws_schedule
+from provisioner.secret import Secret
 from tests.sim.disk import SimFcntl, SimOs, SimPath, rmtree
 from tests.sim.process import SimTime
 
@@ -92,8 +93,8 @@ class Later:
         pass
 
 
-def _user_data(**said: Any) -> bytes:
-    return f"{CANARY} deadline {said['deadline_epoch']} longest {said['max_run_s']}".encode()
+def _user_data(**said: Any) -> Secret:
+    return Secret(f"{CANARY} deadline {said['deadline_epoch']} longest {said['max_run_s']}")
 
 
 PAIR = SimpleNamespace(private="client_ed25519", public="ssh-ed25519 AAAA", private_text=lambda: CANARY)

@@ -60,7 +60,7 @@ def test_requests_and_answers_fit_botocores_models() -> None:
         asked = model(service).operation_model(operation)
         seen.add(operation)
         if "UserData" in params:  # botocore encodes it before it looks
-            params = {**params, "UserData": base64.b64encode(params["UserData"]).decode()}
+            params = {**params, "UserData": base64.b64encode(params["UserData"].encode()).decode()}
         report = ParamValidator().validate(params, asked.input_shape) if asked.input_shape else None
         if report is not None and report.has_errors():
             wrong[f"{operation}: {report.generate_report()}"] = None
