@@ -1,8 +1,8 @@
 """Which names of the product point to the simulated computer and cloud while histories are played, and to what.
 
 This is the whole list of what is replaced: the operating system's `os`, `fcntl`, `time` and `shutil` as the modules
-see them, threads (one after the other), botocore's client, SSH and what runs on the machine, and the signing of the
-proof. Everything else is the product's own code, unchanged. `rfc8785` is replaced by an equal that is five times as
+see them, threads (one after the other), botocore's client, SSH and what runs on the machine, the signing of the
+proof, and the list of other people's things before a launch, from which nothing follows. Everything else is the product's own code, unchanged. `rfc8785` is replaced by an equal that is five times as
 fast; a test holds the two together on every line that histories write.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 import rfc8785
 
 from provisioner import (
+    baseline,
     closing,
     commands,
     drills,
@@ -61,6 +62,10 @@ class Canonical:
 
 
 _ENCODE = json.encoder.c_make_encoder(None, _refuse, json.encoder.encode_basestring, None, ":", ",", True, False, False)  # type: ignore[attr-defined,misc]
+
+
+def _nothing(*args: object) -> None:
+    """Without the first list there is no second one either."""
 
 
 class OneByOne:
@@ -181,6 +186,7 @@ def _names() -> list[tuple[Any, str, Any]]:
         (aws_client, "_client", _client),
         (aws_client, "_session", _session),
         (providers, "connect", lambda name, settings: STAGE.connect(name, settings)),
+        (baseline, "take", _nothing),
         (closing, "_seal", _seal),
         (closing, "ended_by", lambda entries: Outcome.RECOVERED),
         (drills, "read", lambda: []),
