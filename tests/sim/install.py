@@ -2,7 +2,8 @@
 
 This is the whole list of what is replaced: the operating system's `os`, `fcntl`, `time` and `shutil` as the modules
 see them, threads (one after the other), botocore's client, SSH and what runs on the machine, the signing of the
-proof, and the list of other people's things before a launch, from which nothing follows. Everything else is the product's own code, unchanged. `rfc8785` is replaced by an equal that is five times as
+proof, and the list of other people's things before a launch, from which nothing follows. Everything else is the
+product's own code, unchanged. `rfc8785` is replaced by an equal that is five times as
 fast; a test holds the two together on every line that histories write.
 """
 
