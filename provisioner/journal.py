@@ -35,7 +35,7 @@ import rfc8785
 from provisioner import journal_fields
 from provisioner.errors import GpuleaseError, RefusedError
 from provisioner.model import Clock, Json
-from provisioner.names import WORDS, Names
+from provisioner.names import HIDDEN, OPENINGS, WORDS, Names
 
 Entry = dict[str, Any]
 
@@ -106,7 +106,7 @@ class Journal:
     """An open, locked journal. `Busy` when another process has it, unless `wait`."""
 
     def __init__(self, path: Path, clock: Clock, *, wait: bool = False) -> None:
-        self.path, self._clock, self._names = path, clock, Names(path.with_name("openings.jsonl"))
+        self.path, self._clock, self._names = path, clock, Names(path.with_name(OPENINGS))
         self.unwritten: OSError | None = None
         self._lost = False
         # O_NOFOLLOW: a symlink planted in the state folder must not make us append to somebody's file.
@@ -180,12 +180,14 @@ class Journal:
         return self._worded(_allowed(journal_fields.kept(kind, body)))
 
     def _worded(self, value: Json, name: str = "") -> Json:
-        """Somebody's own words lose the names in them; what a later process has to read is no words."""
+        """Somebody's own words lose the names in them, and a field that is a name is closed; ids and settings stay as they are."""
         match value:
             case dict():
                 return {key: self._worded(inner, key) for key, inner in value.items()}
             case list():
                 return [self._worded(inner, name) for inner in value]
+            case str() if name in HIDDEN:
+                return self._names.instead(HIDDEN[name], value)
             case str() if name in WORDS:
                 return _allowed(self._names.hidden(value))  # a commitment may be longer than what it stands for
             case _:

@@ -44,7 +44,7 @@ OF_AWS = _names(
 OF_A_HOST = _names("address note port user")
 OF_THE_SIMULATED = _names("born instance")  # in memory, for tests
 FACTS: Shape = OF_AWS | OF_A_HOST | OF_THE_SIMULATED
-"""What a provider says of a thing."""
+"""What a provider says of a thing. `address` and `imageOwner` are written as commitments: `names.HIDDEN`."""
 
 SETTINGS: Shape = (
     _names("endpoint profile region regions")  # aws

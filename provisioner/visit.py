@@ -11,9 +11,12 @@ import os
 import shlex
 from pathlib import Path
 
-from provisioner import ledger
+from provisioner import ledger, providers
 from provisioner.clouds import cloud_has_ended, newest
 from provisioner.errors import HostError, RefusedError
+from provisioner.lease import resource_of
+from provisioner.model import Resource
+from provisioner.names import OPENINGS, opened
 from provisioner.rehearsal.client import attach
 from provisioner.remote import through
 from provisioner.secret import environment
@@ -76,8 +79,17 @@ def _address(folder: ledger.LeaseFolder, reach: str) -> str:
             if reach != "address":
                 return through.name(str(entry["body"]["id"]), str(entry["body"].get("region", "")))
             if address := entry["body"].get("facts", {}).get("address"):
-                return str(address)
+                return opened(folder.path / OPENINGS, str(address)) or _asked(folder, resource_of(entry["body"]))
     raise RefusedError(f"lease {folder.id} has no machine now", why="its journal shows none that is running", next="gpulease ls --all")
+
+
+def _asked(folder: ledger.LeaseFolder, machine: Resource) -> str:
+    """The opening of its address is lost: whoever has the machine still knows it."""
+    card = folder.card()
+    seen = providers.connect(card["provider"], card["settings"]).observe(machine)
+    if address := str(seen.facts.get("address") or ""):
+        return address
+    raise RefusedError(f"lease {folder.id} has no machine now", why=f"{machine.id} is {seen.state}", next="gpulease ls --all")
 
 
 def _through_the_rehearsal(folder: ledger.LeaseFolder, endpoint: str, address: str, port: int) -> tuple[str, int]:

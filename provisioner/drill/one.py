@@ -26,6 +26,7 @@ from provisioner.errors import Exit, GpuleaseError, RunError
 from provisioner.journal import Broken, instant, read
 from provisioner.lease import LINGER_S, PATIENCE_S
 from provisioner.ledger import LeaseFolder
+from provisioner.names import OPENINGS, opened
 from provisioner.times import Times
 
 Sleep = Callable[[float], None]
@@ -225,6 +226,7 @@ def _as_root(run: _Run, ground: Ground, command: str) -> None:
     assert run.folder is not None
     observed = [e for kind in ("done", "observe") for e in run.entries(kind) if e.get("class") == "instance"]
     address = next((str(e["facts"]["address"]) for e in reversed(observed) if e.get("facts", {}).get("address")), "")
+    address = opened(run.folder.path / OPENINGS, address)
     access, keys = run.folder.card().get("access", {}), run.folder.path / "keys"
     host_key = (keys / "host_ed25519.pub").read_text().strip()
     reach: dict[str, Any] = {"client_key": keys / "client_ed25519", "host_key": host_key, "route": ground.route or direct}

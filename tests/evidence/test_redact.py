@@ -80,6 +80,14 @@ def test_an_opening_opens_its_commitment_and_no_other() -> None:
     assert not set(again.openings) & set(made.openings), "the same value under another secret is another commitment"
 
 
+def test_what_was_closed_when_it_was_written_is_not_closed_again() -> None:
+    closed = commitment("address", IP, b"0" * 16)
+    tape = journals.Tape().genesis().guards().launch().run()
+    tape.observe("instance", INST, "here", "running", type="g6.xlarge", address=closed)
+    made = redact.redacted(tape.entries, {}, Secret(b"secret"))
+    assert closed.encode() in made.journal and closed not in str(made.openings)
+
+
 def test_loopback_versions_and_request_ids_stay() -> None:
     tape = journals.Tape().genesis()
     tape.add("stage", stage="x", detail={"a": "127.0.0.1:8000", "b": "570.133.20", "c": "b9d3fdc8-9ffb-4ce1-ac54-123456789012"})

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 HOLDINGS = "provisioner/holdings.py"
 FIELDS, LISTED = "provisioner/journal_fields.py", "tests/core/test_journal_fields.py"
+NAMES, NAMED = "provisioner/names.py", "tests/core/test_names.py"
 LEASE, JOURNAL, LEDGER = "provisioner/lease.py", "provisioner/journal.py", "provisioner/ledger.py"
 WATCHDOG, CLOSING, SCOPE = "provisioner/watchdog.py", "provisioner/closing.py", "provisioner/scope.py"
 GUARDS, REAP, RUN, KEYS = "provisioner/guards.py", "provisioner/reap.py", "provisioner/run.py", "provisioner/remote/keys.py"
@@ -89,6 +90,12 @@ MUTANTS = [
     Mutant("note-raises", JOURNAL, "        except OSError as e:\n            self.unwritten", "        except ZeroDivisionError as e:\n            self.unwritten", (f"{CRASH}::test_a_full_disk_costs_the_record_never_the_removal",)),
     Mutant("note-chokes-on-a-float", JOURNAL, "        except (TypeError, ValueError):\n            # What", "        except ZeroDivisionError:\n            # What", (f"{FILE_RULES}::test_a_note_is_always_made_and_the_file_stays_sound", f"{RULES}::test_no_fact_that_a_provider_tells_can_stop_the_letting_go")),
     Mutant("unwritten-not-remembered", JOURNAL, "            self.unwritten = self.unwritten or e\n", "", (f"{RULES}::test_an_answer_that_cannot_be_written_down_is_still_acted_upon",)),
+    Mutant("address-written-in-clear", JOURNAL, "            case str() if name in HIDDEN:\n                return self._names.instead(HIDDEN[name], value)\n", "", (f"{NAMED}::test_the_machines_address_and_the_account_of_its_image_are_closed_and_can_be_opened",)),
+    Mutant("opening-not-synced", NAMES, "        os.write(fd, b\"\\n\" + row if torn else row)\n        os.fsync(fd)\n", "        os.write(fd, b\"\\n\" + row if torn else row)\n", (f"{NAMED}::test_an_opening_is_on_disk_before_the_line_that_needs_it",)),
+    Mutant("opening-taken-on-trust", NAMES, "                if commitment(row[\"field\"], row[\"value\"], bytes.fromhex(row[\"salt\"])) == row[\"commitment\"]:\n", "                if True:\n", (f"{NAMED}::test_an_opening_that_does_not_open_or_is_torn_is_none_and_the_next_is_kept_all_the_same",)),
+    Mutant("damaged-openings-keep-the-lease", NAMES, "LookupError, TypeError, AttributeError, RecursionError):", "LookupError):", (f"{NAMED}::test_openings_that_are_lost_or_damaged_stop_no_letting_go",)),
+    Mutant("unreadable-openings-keep-the-lease", NAMES, "    with contextlib.suppress(OSError):\n        # Not of a pipe", "    with contextlib.suppress(ZeroDivisionError):\n        # Not of a pipe", (f"{NAMED}::test_openings_that_are_lost_or_damaged_stop_no_letting_go",)),
+    Mutant("full-disk-for-an-opening-stops-the-line", NAMES, "        with contextlib.suppress(OSError):  # a full disk", "        with contextlib.suppress(ZeroDivisionError):  # a full disk", (f"{NAMED}::test_openings_that_are_lost_or_damaged_stop_no_letting_go",)),
     Mutant("any-field-enters", JOURNAL, "_allowed(journal_fields.kept(kind, body))", "_allowed(body)", (f"{LISTED}::test_what_is_not_listed_does_not_enter_at_any_depth",)),
     Mutant("any-field-enters-deeper", FIELDS, "                if not _fits(one, shape[name]):\n", "                if False:\n", (f"{LISTED}::test_what_is_not_listed_does_not_enter_at_any_depth",)),
     Mutant("an-object-enters-as-a-text", FIELDS, "        if shape is None or isinstance(shape, Digests):\n", "        if shape is None:\n            return True\n        if isinstance(shape, Digests):\n", (f"{LISTED}::test_an_object_where_a_text_is_listed_does_not_enter_either",)),

@@ -30,6 +30,7 @@ from provisioner import (
     lease,
     ledger,
     life,
+    names,
     providers,
     reap,
     run,
@@ -155,6 +156,8 @@ def _names() -> list[tuple[Any, str, Any]]:
     keys = SimpleNamespace(client_pair=lambda folder: PAIR, read_pair=lambda folder, name: PAIR, host_pair=lambda folder, anew=False: PAIR)
     return [
         (journal, "os", SimOs),
+        (names, "secrets", SimpleNamespace(token_bytes=bytes)),  # the same history, the same journal
+        (names, "_keep", lambda path, row: None),  # openings are for people: no letting go reads one, and tests/core/test_names.py does
         (journal, "fcntl", SimFcntl),
         (journal, "time", SimTime),
         (journal, "rfc8785", Canonical),
