@@ -53,7 +53,7 @@ SETTINGS: Shape = (
 )
 
 PRICE: Shape = _names("asOf microUsdPerHour source")
-RATES: Shape = {"lines": _names("asOf fixedMicroUsd microUsdPerHour microUsdPerHourLow name source")}
+RATES: Shape = {"lines": _names("asOf fixedMicroUsd microUsdPerHour microUsdPerHourLow microUsdPerHourUsual name source")}
 THING: Shape = _names("billed class id phase region state token") | {"facts": FACTS}
 
 _ROOM = _names("free_gib mount size_gib")
