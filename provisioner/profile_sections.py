@@ -30,8 +30,9 @@ class Needs(Section):
     vram_gib: f.Gib = Field(0, description="the least memory per GPU as nvidia-smi shows it, in GiB")
     driver: f.Driver | None = Field(None, description='the oldest NVIDIA driver that will do, like "570"')
     disk_gib: int = whole(60, 8, 16384, "GiB of free disk, beside the image")
+    # One line of the journal holds a whole look, a row for each kind and region, and has 16 KiB: 8 need 12.7.
     regions: Annotated[tuple[f.Region, ...], f.Names] = Field(
-        (), strict=False, max_length=40, description="a list of regions, like [us-east-1]"
+        (), strict=False, max_length=8, description="a list of at most 8 regions, like [us-east-1]"
     )
     types: Annotated[tuple[f.InstanceType, ...], f.Names] = Field(
         (), strict=False, max_length=40, description="a list of instance types, like [g6.xlarge]; any that fits when left out"
