@@ -93,7 +93,6 @@ def ours(cloud: Cloud) -> str:
 def test_a_schedule_ends_the_machine_and_stays(cloud: Cloud, site: Site) -> None:
     instance = ours(cloud)
     site.scheduler.create_schedule(**site.parameters("fires", instance))
-    cloud.until(instance, "running")
     ended = cloud.until(instance, "terminated")
     assert ended["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
     assert cloud.truth(instance)["by"] == "schedule"
