@@ -90,7 +90,8 @@ LOCK = $(BIN)/uv pip compile -q pyproject.toml --extra rehearsal --universal --p
 
 lock: $(VENV)/.developer
 	@$(LOCK) $(ARGS) --group build -o requirements.txt
-	@$(LOCK) $(ARGS) --group dev -c requirements.txt -o requirements-dev.txt
+	@# pip (23) knows a package with an extra only under that name: sigstore needs pydantic[email].
+	@$(LOCK) $(ARGS) --no-strip-extras --group dev -c requirements.txt -o requirements-dev.txt
 	@! grep -nE '://|file:|^ *-' requirements.txt requirements-dev.txt | grep -v -- '--hash=sha256:'
 	@grep -c == requirements.txt requirements-dev.txt
 
