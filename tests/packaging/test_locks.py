@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -19,7 +22,7 @@ def locked(name: str) -> dict[str, tuple[str, int]]:
     rows = [line for line in joined.splitlines() if line.strip() and not line.startswith("#")]
     found = {}
     for row in rows:
-        match = re.match(r"([\w.-]+)==([\w.!+-]+) ", row)
+        match = re.match(r"([\w.-]+)(?:\[[\w,-]+\])?==([\w.!+-]+) ", row)
         assert match, f"{name}: {row[:80]}"
         found[match[1]] = (match[2], len(re.findall(r"--hash=sha256:[0-9a-f]{64}(?=\s|$)", row)))
     return found
@@ -59,3 +62,16 @@ def test_the_locks_hold_wheels_for_every_python_that_is_promised() -> None:
     """A compiled package has one hash for each Python and platform: far more than the two of a pure one."""
     user = locked("requirements.txt")
     assert all(user[name][1] > 20 for name in ("pydantic-core", "pyyaml", "cffi", "markupsafe"))
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_package_that_is_wanted_with_an_extra_is_locked_with_it(name: str) -> None:
+    """pip 23 takes `pydantic[email]` for unpinned where the lock has `pydantic` alone, and installs nothing at all."""
+    text = (ROOT / name).read_text()
+    for package in locked(name):
+        with contextlib.suppress(metadata.PackageNotFoundError):  # of another system than this one
+            for line in metadata.requires(package) or ():
+                wanted = Requirement(line)
+                if wanted.extras and (wanted.marker is None or wanted.marker.evaluate({"extra": ""})):
+                    found = re.search(rf"^{re.escape(plain(wanted.name))}\[([\w,-]+)\]==", text, re.M)
+                    assert found and wanted.extras <= set(found[1].split(",")), f"{package} wants {wanted}"
