@@ -76,7 +76,8 @@ def test_a_right_that_is_missing_for_the_way_in_is_named_and_the_machine_goes(be
 
 def test_a_connection_that_aws_ends_ends_the_run_and_not_the_promise(bench: Bench) -> None:
     # The real limit is an hour, and a plan beyond it is refused; this is what an earlier end does.
-    ended = bench.run("--no-ingress", faults=[*ENDPOINT, {"timing": {"tunnel_s": 1.5}}])
+    late = {"host": {"start_delay_s": 5.0}}  # so that it ends while the server starts, however quick this computer is
+    ended = bench.run("--no-ingress", faults=[*ENDPOINT, {"timing": {"tunnel_s": 1.5}}, late])
     assert (ended.code, ended.answer["verdict"]) == (5, "released"), ended.story
     assert "the tunnel was closed after 1.5 s" in ended.answer["error"]["why"], ended.answer
     assert not bench.left() and bench.verify() == 0 and bench.until(lambda: not programs(bench), 10)
