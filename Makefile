@@ -32,7 +32,7 @@ install: $(VENV)/.installed
 dev: $(VENV)/.developer
 
 test: $(VENV)/.developer
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # Two at a time, those that load a real inference server one after the other.
 slow: WORKERS = 2

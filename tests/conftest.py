@@ -25,7 +25,14 @@ settings.load_profile("gpulease")
 TOGETHER = {"tests/real/test_vllm.py": "vllm", "tests/kills/test_kills.py": "kills"}
 """Whose tests share what is expensive (an inference server at a time, a batch of kills) and so go to one worker."""
 
-LONG = ("tests/sim/", "tests/drill/", "tests/mutants/test_mutants.py::test_without_a_mutant", "tests/evidence/", "tests/packaging/")
+LONG = (
+    "tests/kills/",
+    "tests/sim/",
+    "tests/drill/",
+    "tests/mutants/test_mutants.py::test_without_a_mutant",
+    "tests/evidence/",
+    "tests/packaging/",
+)
 """What takes half a minute and more on its own: begun last, it would keep one worker busy while the others have nothing left."""
 
 

@@ -13,7 +13,7 @@ from tests.cli.conftest import Cli
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[client.Rehearsal]:
-    started = client.start(tmp_path_factory.mktemp("cloud"))
+    started = client.start(tmp_path_factory.mktemp("cloud"), idle_exit=900)
     yield started
     started.stop()
 

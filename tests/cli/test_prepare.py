@@ -17,7 +17,7 @@ from provisioner.rehearsal.client import Rehearsal
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
-    made = client.start(tmp_path_factory.mktemp("cloud"))
+    made = client.start(tmp_path_factory.mktemp("cloud"), idle_exit=900)
     yield made
     made.stop()
 

@@ -98,7 +98,8 @@ def code_of(call: Callable[..., Any], **params: Any) -> str:
 @pytest.fixture(scope="session")
 def one_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     state = tmp_path_factory.mktemp("cloud")
-    rehearsal = client.start(state, host_command=STANDIN, faults=[{"timing": QUICK}])
+    # For the whole session: minutes may pass in which tests ask no cloud, or another one.
+    rehearsal = client.start(state, host_command=STANDIN, idle_exit=1800, faults=[{"timing": QUICK}])
     yield Cloud(rehearsal, state)
     rehearsal.stop()
 

@@ -36,7 +36,7 @@ CLOCK = SystemClock()
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
-    made = client.start(tmp_path_factory.mktemp("cloud"), host_command=STANDIN, faults=[{"timing": QUICK}])
+    made = client.start(tmp_path_factory.mktemp("cloud"), host_command=STANDIN, idle_exit=900, faults=[{"timing": QUICK}])
     site = Site([Account(REGION, None, made.endpoint)])
     site.make(site.look(), lambda text: None)
     yield made

@@ -98,7 +98,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     from provisioner.rehearsal import client
 
     state = tmp_path_factory.mktemp("cloud")
-    made = client.start(state, host_command=STANDIN, faults=[{"timing": QUICK}])
+    made = client.start(state, host_command=STANDIN, idle_exit=900, faults=[{"timing": QUICK}])
     yield Place(made, state)
     made.stop()
 
