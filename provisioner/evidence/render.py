@@ -180,13 +180,18 @@ BESIDES = ("kind", "regions", "new and not of this run", "of this run", "why not
 
 
 def besides_rows(listed: dict[str, Any]) -> list[Row]:
-    """The two lists without a filter, kind by kind."""
-    return [
-        (c["class"], ", ".join(c["regions"]), c["newUnexplained"], c["ours"], "")
-        if c["checked"] and "newUnexplained" in c
-        else (c["class"], ", ".join(c["regions"]), "not looked at", c["ours"], c.get("reason", ""))
-        for c in listed["classes"]
-    ]
+    """The two lists without a filter: the kinds of which there is something to say, and how many others there were."""
+    rows: list[Row] = []
+    others = 0
+    for c in listed["classes"]:
+        where = ", ".join(c["regions"])
+        if not c["checked"] or "newUnexplained" not in c:
+            rows.append((c["class"], where, "not looked at", c["ours"], c.get("reason", "")))
+        elif c["newUnexplained"] or c["ours"]:
+            rows.append((c["class"], where, c["newUnexplained"], c["ours"], ""))
+        else:
+            others += 1
+    return rows + ([(f"{others} {'other kinds' if rows else 'kinds'}", "", 0, 0, "")] if others else [])
 
 
 def _guards(parts: list[str], predicate: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from provisioner.evidence import verify, words
+from provisioner.evidence import render, verify, words
 from tests.evidence.bundles import copy, state, write
 from tests.evidence.journals import KINDS, Tape, looked, somebody_else
 from tests.evidence.test_auditor import agree
@@ -79,3 +79,14 @@ def test_the_script_tells_of_it_too_whatever_the_journal_holds(tmp_path: Path) -
     assert told(odd[2])["unfiltered"]["classes"] == [
         {"class": "volume", "regions": ["us-east-1", "eu-west-1"], "checked": True, "ours": 0, "newUnexplained": 4}
     ]
+
+
+def test_the_report_has_a_row_for_what_there_is_to_say_and_one_for_all_the_rest() -> None:
+    quiet = [{"class": kind, "regions": ["us-east-1"], "checked": True, "ours": 0, "newUnexplained": 0} for kind in ("image", "snapshot")]
+    loud: list[dict[str, Any]] = [
+        {"class": "volume", "regions": ["us-east-1"], "checked": True, "ours": 0, "newUnexplained": 2},
+        {"class": "fleet", "regions": ["us-east-1"], "checked": False, "ours": 1, "reason": "not permitted"},
+    ]
+    rows = [("volume", "us-east-1", 2, 0, ""), ("fleet", "us-east-1", "not looked at", 1, "not permitted")]
+    assert render.besides_rows({"classes": [*quiet, *loud]}) == [*rows, ("2 other kinds", "", 0, 0, "")]
+    assert render.besides_rows({"classes": quiet}) == [("2 kinds", "", 0, 0, "")] and render.besides_rows({"classes": loud}) == rows
