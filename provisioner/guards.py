@@ -56,10 +56,10 @@ def arm_watchdog(
     known = drilled(provider, region, "watchdog") if provider is not None else {}
     pid, again = 0, 0.0
 
-    def arm() -> None:
+    def arm(write: Callable[[str, dict[str, Any]], object]) -> None:
         nonlocal pid
         pid = watchdog.start(folder, overdue)
-        journal.append("guard", {"guard": "watchdog", "state": "armed", "firesAt": rfc3339(overdue), "detail": f"pid {pid}", **known})
+        write("guard", {"guard": "watchdog", "state": "armed", "firesAt": rfc3339(overdue), "detail": f"pid {pid}", **known})
 
     def tend() -> str:
         nonlocal again
@@ -70,12 +70,12 @@ def arm_watchdog(
         again = time.monotonic() + WATCHDOG_AGAIN_S
         journal.note("guard", {"guard": "watchdog", "state": "failed", "detail": f"pid {pid} ended ({how}) before the run did"})
         try:
-            arm()
+            arm(journal.note)  # a full disk must not say that a watchdog which was started was not
         except (GpuleaseError, OSError) as e:
             return f"the watchdog ended ({how}), and no other could be started: {e}; the next try is in {WATCHDOG_AGAIN_S:.0f} s"
         return f"the watchdog ended ({how}); another watches now, pid {pid}"
 
-    arm()
+    arm(journal.append)
     return tend
 
 
