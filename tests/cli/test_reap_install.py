@@ -55,7 +55,7 @@ def test_the_line_for_cron_is_one_line_of_five_times_and_a_command_that_sh_can_r
     times, command = line.split(" ", 5)[:5], line.split(" ", 5)[5]
     assert times == ["*/15", "*", "*", "*", "*"] and "reap --go --region us-east-1" in command
     assert "%" not in command.replace("\\%", ""), "in a crontab a bare % ends the command"
-    assert subprocess.run(["sh", "-n", "-c", command.replace("\\%", "%")], timeout=10).returncode == 0
+    assert subprocess.run(["sh", "-n", "-c", command.replace("\\%", "%")], timeout=60).returncode == 0
 
 
 def test_the_workflow_is_yaml_with_a_schedule_and_a_role_and_no_key() -> None:

@@ -38,7 +38,7 @@ class Answer:
         self.process, self.queued = process, _queued(process.pid)
         self.began = time.monotonic()
 
-    def took(self, within: float = 20.0) -> float:
+    def took(self, within: float = 60.0) -> float:
         """Seconds. It is waited for here, and its exit code left to be asked for."""
         while not _ended(self.process):
             assert time.monotonic() - self.began < within, "it goes on"
@@ -70,7 +70,7 @@ class Terminal:
         os.close(far)
         self.seen = ""
 
-    def until(self, text: str, within: float = 30.0) -> str:
+    def until(self, text: str, within: float = 60.0) -> str:
         end = time.monotonic() + within
         while text not in self.seen and time.monotonic() < end:
             if select.select([self.near], [], [], 0.1)[0]:

@@ -154,7 +154,7 @@ class Bench:
         for process in self.started:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.communicate(timeout=10)
+            process.communicate(timeout=60)
         self.cloud.stop()
 
 

@@ -51,7 +51,7 @@ class Run:
         self.until(lambda: bool(truth(self.cloud).things))
         return self
 
-    def until(self, done: Callable[[], bool], within: float = 20.0) -> bool:
+    def until(self, done: Callable[[], bool], within: float = 60.0) -> bool:
         end = time.monotonic() + within
         while time.monotonic() < end:
             if done():
@@ -59,7 +59,7 @@ class Run:
             time.sleep(0.05)
         return done()
 
-    def released(self, within: float = 20.0) -> bool:
+    def released(self, within: float = 60.0) -> bool:
         """Nothing billed, and the journal's last word says so."""
         return self.until(lambda: not truth(self.cloud).billed() and standing(self.folder).held.verdict is Verdict.RELEASED, within)
 
@@ -76,7 +76,7 @@ def runs(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     for run in made:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(run.process.pid, signal.SIGKILL)
-        run.process.communicate(timeout=10)
+        run.process.communicate(timeout=60)
 
 
 def test_a_normal_end(runs: Callable[..., Run]) -> None:

@@ -1,4 +1,4 @@
-"""One quick cloud for most tests, asked with real boto3 over HTTP; tests of processes start their own."""
+"""One quick cloud for most tests of a file, asked with real boto3 over HTTP; tests of processes start their own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import pytest
 
 from provisioner.rehearsal import client
 from provisioner.rehearsal.client import Rehearsal
+from provisioner.rehearsal.knobs import Timing
 
-QUICK = {"pending_s": 0.05, "stopping_s": 0.06, "kill_grace_s": 0.03, "vanish_s": 3600.0, "listing_s": 0.0}
+# All of them: to disarm the faults leaves the timing, and what one test set would hold for the next.
+QUICK = asdict(Timing()) | {"pending_s": 0.05, "stopping_s": 0.06, "kill_grace_s": 0.03, "vanish_s": 3600.0, "listing_s": 0.0}
 STANDIN = f"{sys.executable} -I -S {Path(__file__).with_name('standin_host.py')}"
 _numbers = itertools.count(1)
 
@@ -27,8 +30,8 @@ class Cloud:
         self.ec2 = self.service("ec2")
         self.image = self.ec2.describe_images(Owners=["898082745236"])["Images"][0]["ImageId"]
 
-    @cache  # noqa: B019  lives as long as the test session
-    def service(self, name: str, region: str = "us-east-1", read_timeout: float = 10) -> Any:
+    @cache  # noqa: B019  lives as long as its cloud
+    def service(self, name: str, region: str = "us-east-1", read_timeout: float = 60) -> Any:
         import boto3
         from botocore.config import Config
 
@@ -76,7 +79,7 @@ class Cloud:
         return [instance for page in pages for instance in page["Instances"]]
 
 
-def wait_for(look: Callable[[], Any], seconds: float = 15.0) -> Any:
+def wait_for(look: Callable[[], Any], seconds: float = 60.0) -> Any:
     end = time.monotonic() + seconds
     while not (seen := look()):
         assert time.monotonic() < end, "it did not happen"
@@ -95,11 +98,11 @@ def code_of(call: Callable[..., Any], **params: Any) -> str:
     return str(response["Error"]["Code"])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def one_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     state = tmp_path_factory.mktemp("cloud")
-    # For the whole session: minutes may pass in which tests ask no cloud, or another one.
-    rehearsal = client.start(state, host_command=STANDIN, idle_exit=1800, faults=[{"timing": QUICK}])
+    # One for each file: whatever a test leaves stays listed, and to list 150 machines takes a fifth of a second.
+    rehearsal = client.start(state, host_command=STANDIN, idle_exit=900, faults=[{"timing": QUICK}])
     yield Cloud(rehearsal, state)
     rehearsal.stop()
 

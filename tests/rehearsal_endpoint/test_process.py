@@ -155,7 +155,7 @@ def test_a_browser_cannot_speak_to_it(cloud: Cloud) -> None:
     form = b"Action=RunInstances&Version=2016-11-15"
     for headers, status in (({}, 401), ({"Host": "evil.example"}, 403)):
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(urllib.request.Request(cloud.rehearsal.endpoint, data=form, headers=headers), timeout=5)
+            urllib.request.urlopen(urllib.request.Request(cloud.rehearsal.endpoint, data=form, headers=headers), timeout=30)
         with refused.value:
             assert refused.value.code == status
 
@@ -169,7 +169,7 @@ def test_another_user_of_this_computer_is_refused(cloud: Cloud) -> None:
         status = 99
         try:
             os.setuid(65534)
-            urllib.request.urlopen(f"{cloud.rehearsal.endpoint}/_rehearsal/truth", timeout=5)
+            urllib.request.urlopen(f"{cloud.rehearsal.endpoint}/_rehearsal/truth", timeout=30)
             status = 0
         except urllib.error.HTTPError as e:
             status = e.code - 400

@@ -28,7 +28,7 @@ def test_a_real_machine_boots_speaks_ssh_and_powers_itself_off(start: Callable[.
 
     def banner() -> bytes | None:
         try:
-            with socket.create_connection(cloud.rehearsal.route(address, 22), timeout=5) as connection:
+            with socket.create_connection(cloud.rehearsal.route(address, 22), timeout=30) as connection:
                 return connection.recv(64)
         except ConnectionRefusedError:
             return None

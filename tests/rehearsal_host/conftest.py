@@ -83,7 +83,7 @@ class Box:
     def connect(self, key: paramiko.PKey = CLIENT_KEY, user: str = "ubuntu") -> paramiko.SSHClient:
         client = paramiko.SSHClient()
         client.get_host_keys().add(f"[127.0.0.1]:{self.port}", "ssh-ed25519", HOST_KEY)
-        client.connect("127.0.0.1", self.port, username=user, pkey=key, allow_agent=False, look_for_keys=False, timeout=5)
+        client.connect("127.0.0.1", self.port, username=user, pkey=key, allow_agent=False, look_for_keys=False, timeout=30, banner_timeout=30, auth_timeout=30)
         client.get_transport().sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # type: ignore[union-attr]
         self.clients.append(client)
         return client
@@ -93,7 +93,7 @@ class Box:
         return next((c for c in self.clients if c.get_transport() and c.get_transport().is_active()), None) or self.connect()  # type: ignore[union-attr]
 
     def run(self, command: str, stdin: bytes = b"") -> tuple[int, str, str]:
-        given, out, err = self.client.exec_command(command, timeout=10)
+        given, out, err = self.client.exec_command(command, timeout=60)
         given.write(stdin)
         given.channel.shutdown_write()
         return out.channel.recv_exit_status(), out.read().decode(), err.read().decode()
@@ -106,7 +106,7 @@ class Box:
     def log(self) -> str:
         return (self.root / "var/log/syslog").read_text()
 
-    def wait(self, seconds: float = 5.0) -> int:
+    def wait(self, seconds: float = 60.0) -> int:
         return self.process.wait(seconds)
 
     def close(self) -> None:
@@ -114,14 +114,14 @@ class Box:
             client.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL if self._port is None else signal.SIGTERM)
-            self.process.wait(5)
+            self.process.wait(30)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe:
                 with suppress(BrokenPipeError):
                     pipe.close()
 
 
-def until(check: Callable[[], Any], seconds: float = 5.0) -> Any:
+def until(check: Callable[[], Any], seconds: float = 60.0) -> Any:
     end = time.monotonic() + seconds
     while not (seen := check()):
         assert time.monotonic() < end, "did not happen in time"
@@ -162,7 +162,7 @@ def http(
     address: tuple[str, int] | Any, method: str, path: str, body: Any = None, key: str | None = None
 ) -> tuple[int, dict[str, str], bytes]:
     """One raw HTTP/1.1 exchange, over a socket or an SSH channel; chunked answers are put together."""
-    sock = socket.create_connection(address, timeout=10) if isinstance(address, tuple) else address
+    sock = socket.create_connection(address, timeout=30) if isinstance(address, tuple) else address
     data = b"" if body is None else json.dumps(body).encode()
     head = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", f"Content-Length: {len(data)}"]
     head += [f"Authorization: Bearer {key}"] if key else []

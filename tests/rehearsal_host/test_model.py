@@ -168,7 +168,7 @@ def test_the_board_and_the_listeners_show_the_server(box: Box, port: int) -> Non
 def test_a_tunnel_streams_from_the_server(box: Box, port: int) -> None:
     transport = box.client.get_transport()
     assert transport
-    channel = transport.open_channel("direct-tcpip", ("127.0.0.1", port), ("127.0.0.1", 1), timeout=5)
+    channel = transport.open_channel("direct-tcpip", ("127.0.0.1", port), ("127.0.0.1", 1), timeout=30)
     status, _, body = http(channel, "POST", "/v1/chat/completions", {**HELLO, "stream": True}, key="sesame")
     assert status == 200 and len(events(body)) == 7
 

@@ -51,7 +51,7 @@ def test_twelve_channels_work_at_once(box: Box) -> None:
 def test_a_channel_that_waits_for_its_command_is_kept_while_others_come_and_go(box: Box) -> None:
     transport = box.client.get_transport()
     assert transport
-    waiting = [transport.open_session(timeout=5) for _ in range(8)]
+    waiting = [transport.open_session(timeout=30) for _ in range(8)]
     assert box.out("echo between") == "between"
     for channel in waiting:
         channel.exec_command("echo late")
@@ -90,7 +90,7 @@ def test_only_the_key_of_the_user_data_opens_and_only_for_ubuntu(box: Box) -> No
         box.connect(user="root")
     transport = paramiko.Transport(("127.0.0.1", box.port))
     try:
-        transport.start_client(timeout=5)
+        transport.start_client(timeout=30)
         with pytest.raises(paramiko.BadAuthenticationType) as refused:
             transport.auth_password("ubuntu", "ubuntu")
         assert refused.value.allowed_types == ["publickey"]
@@ -110,7 +110,7 @@ def test_a_rotated_host_key_is_served_after_sshd_was_restarted(box: Box) -> None
     rotate = 'cat > "$GPULEASE_ROOT/etc/ssh/ssh_host_ed25519_key" && sudo -n systemctl restart ssh'
     assert box.run(rotate, fresh.encode())[0] == 0
     transport = paramiko.Transport(("127.0.0.1", box.port))
-    transport.start_client(timeout=5)
+    transport.start_client(timeout=30)
     assert transport.get_remote_server_key() == key_of(fresh)
     transport.close()
     assert box.run(rotate, HOST.encode())[0] == 0
@@ -144,7 +144,7 @@ def test_a_tunnel_reaches_loopback_and_nothing_else(box: Box) -> None:
     assert port == "22"
     for target in (("192.0.2.1", 80), ("127.0.0.1", 1)):
         with pytest.raises(paramiko.ChannelException):
-            transport.open_channel("direct-tcpip", target, ("127.0.0.1", 1), timeout=5)
+            transport.open_channel("direct-tcpip", target, ("127.0.0.1", 1), timeout=30)
 
 
 def test_a_keepalive_is_answered(box: Box) -> None:
@@ -174,9 +174,9 @@ def test_the_real_ssh_client_runs_a_command_and_a_shell(box: Box, tmp_path: Path
     ]
     ssh = ["ssh", *options, "-o", "BatchMode=yes", "-p", str(box.port), "ubuntu@127.0.0.1"]
     env = {k: v for k, v in os.environ.items() if k != "SSH_AUTH_SOCK"}
-    done = subprocess.run([*ssh, "cat; exit 9"], input=b"through ssh", capture_output=True, env=env, timeout=10)
+    done = subprocess.run([*ssh, "cat; exit 9"], input=b"through ssh", capture_output=True, env=env, timeout=60)
     assert (done.returncode, done.stdout) == (9, b"through ssh")
-    done = subprocess.run([*ssh, "-T"], input=b"echo shell $((6*7))\n", capture_output=True, env=env, timeout=10)
+    done = subprocess.run([*ssh, "-T"], input=b"echo shell $((6*7))\n", capture_output=True, env=env, timeout=60)
     assert done.stdout.strip() == b"shell 42"
 
 

@@ -163,7 +163,7 @@ class _Server(paramiko.ServerInterface):
 
 def _execute(channel: paramiko.Channel, command: bytes, sshd: Sshd) -> None:
     # As sshd: the request is granted before the command is run. One that is quicker than that would be a channel closed unasked.
-    channel.get_transport().packetizer.granted[channel.remote_chanid].acquire(timeout=5)
+    channel.get_transport().packetizer.granted[channel.remote_chanid].acquire(timeout=60)
     home = sshd.home
     env = {**os.environ, "HOME": str(home), "PATH": f"{home}/bin:{os.environ['PATH']}"}
     process = subprocess.Popen(

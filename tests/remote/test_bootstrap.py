@@ -60,7 +60,7 @@ class Box:
 
     def sh(self, *argv: str, path: str = "") -> subprocess.CompletedProcess[str]:
         env = {"PATH": path or f"{self.root}/bin:/usr/bin:/bin", "GPULEASE_ROOT": str(self.root)}
-        return subprocess.run(["sh", *argv], env=env, capture_output=True, text=True, timeout=10)
+        return subprocess.run(["sh", *argv], env=env, capture_output=True, text=True, timeout=60)
 
     def arm(self, deadline: int, **more: int) -> None:
         done = self.sh("-c", arm_script(lease=LEASE, deadline_epoch=deadline, **more))

@@ -76,7 +76,7 @@ def ended(folder: Path) -> bool:
 def test_ssh_and_the_tunnel_go_through_a_program_each(aws: tuple[Sshd, Path], reach: str, words: str) -> None:
     sshd, folder = aws
     way = {**sshd.keys, "route": through.route(reach, "work")}
-    with ssh.wait_for_ssh(NAME, 22, sshd.user, within=10.0, **way) as host:
+    with ssh.wait_for_ssh(NAME, 22, sshd.user, within=60.0, **way) as host:
         assert host.run("echo through").stdout == "through\n"
         host.put(b"x" * 300_000, "big")
         assert len(host.get("big")) == 300_000

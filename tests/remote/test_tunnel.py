@@ -26,7 +26,7 @@ def server() -> Iterator[int]:
 
 
 def get(port: int, path: str = "/stream") -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     with contextlib.closing(connection):
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -167,12 +167,12 @@ def test_the_connection_carries_a_session_and_no_socket_waits_to_send(real: Sshd
 @pytest.mark.skipif(SSHD is None, reason="OpenSSH's sshd is not installed: a machine that forbids forwarding was not tried")
 def test_a_machine_that_forbids_forwarding_is_not_alive(tmp_path: Path, server: int) -> None:
     with openssh(tmp_path, extra="DisableForwarding yes\n") as sshd, tunnel.open(*sshd.args, **sshd.keys, remote_port=server) as way:
-        assert not way.alive(timeout=2)
+        assert not way.alive(timeout=30)
 
 
 def test_nothing_is_written_to_the_terminal(real: Sshd, capfd: pytest.CaptureFixture[str]) -> None:
     with tunnel.open(*real.args, **real.keys, remote_port=1) as way:
-        assert way.status("/health", timeout=2) is None
+        assert way.status("/health", timeout=30) is None
     assert capfd.readouterr() == ("", "")
 
 
