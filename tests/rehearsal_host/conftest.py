@@ -83,7 +83,7 @@ class Box:
     def connect(self, key: paramiko.PKey = CLIENT_KEY, user: str = "ubuntu") -> paramiko.SSHClient:
         client = paramiko.SSHClient()
         client.get_host_keys().add(f"[127.0.0.1]:{self.port}", "ssh-ed25519", HOST_KEY)
-        client.connect("127.0.0.1", self.port, username=user, pkey=key, allow_agent=False, look_for_keys=False, timeout=30, banner_timeout=30, auth_timeout=30)
+        client.connect("127.0.0.1", self.port, username=user, pkey=key, allow_agent=False, look_for_keys=False, timeout=30)
         client.get_transport().sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # type: ignore[union-attr]
         self.clients.append(client)
         return client

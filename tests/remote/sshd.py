@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,13 +76,21 @@ def in_process(folder: Path, *, key: paramiko.PKey | None = None, client: KeyPai
     class Recorder(Packetizer):
         def __init__(self, sock: Any) -> None:
             super().__init__(sock)
-            self.granted: defaultdict[int, threading.Semaphore] = defaultdict(lambda: threading.Semaphore(0))  # by the client's number
+            self._granted: list[int] = []  # the client's numbers of the channels whose requests were
+            self._changed = threading.Condition()
+
+        def await_grant(self, channel: int) -> None:
+            with self._changed:
+                self._changed.wait_for(lambda: channel in self._granted, timeout=60)
+                self._granted.remove(channel)
 
         def send_message(self, data: Any) -> None:
             super().send_message(data)
             raw = data.asbytes()
             if raw[0] == CHANNEL_SUCCESS:
-                self.granted[int.from_bytes(raw[1:5], "big")].release()
+                with self._changed:
+                    self._granted.append(int.from_bytes(raw[1:5], "big"))
+                    self._changed.notify_all()
 
         def read_message(self) -> Any:
             kind, message = super().read_message()
@@ -163,7 +170,7 @@ class _Server(paramiko.ServerInterface):
 
 def _execute(channel: paramiko.Channel, command: bytes, sshd: Sshd) -> None:
     # As sshd: the request is granted before the command is run. One that is quicker than that would be a channel closed unasked.
-    channel.get_transport().packetizer.granted[channel.remote_chanid].acquire(timeout=60)
+    channel.get_transport().packetizer.await_grant(channel.remote_chanid)
     home = sshd.home
     env = {**os.environ, "HOME": str(home), "PATH": f"{home}/bin:{os.environ['PATH']}"}
     process = subprocess.Popen(
