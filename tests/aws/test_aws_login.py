@@ -164,7 +164,7 @@ def test_a_process_that_hangs_is_ended_and_asked_once_however_much_waits_for_it(
     try:
         with pytest.raises(ProviderError) as refused:
             provider.inventory(None)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 45
         assert "the credential_process gave no keys within 1 s" in refused.value.what and "never left this machine" in refused.value.why
         assert refused.value.next == "make the credential_process give fresh keys: aws sts get-caller-identity --profile p"
         assert (user.home / "asked").read_text().split() == ["asked"] and not user.amazon.asked

@@ -71,7 +71,7 @@ def test_a_rehearsal_whose_cloud_has_ended_is_neither_a_wait_nor_a_scare(cli: Cl
         assert said.code == 4 and "its rehearsal cloud has ended" in said.err, said
     assert "nothing of it was a machine or cost money" in cli("release", folder.id).err
     assert {f["check"]: f["result"] for f in cli("doctor", "--json").answer["findings"]}["old leases"] == "ok"
-    assert folder.journal.read_bytes() == before and time.monotonic() - began < 5
+    assert folder.journal.read_bytes() == before and time.monotonic() - began < 45
 
 
 def test_recheck_of_a_rehearsal_that_has_ended_says_when_it_was_seen_gone_and_leaves_the_proof_alone(cli: Cli) -> None:

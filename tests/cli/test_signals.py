@@ -238,8 +238,8 @@ def test_dialling_a_machine_that_drops_what_it_is_sent_ends_with_the_scope() -> 
         began = time.monotonic()
         timer.start()
         with pytest.raises(Cancelled):
-            _connected(where, 20.0, scope.sleep)
-        assert time.monotonic() - began < SOON
+            _connected(where, 60.0, scope.sleep)
+        assert time.monotonic() - began < 30
         with pytest.raises(TimeoutError):
             _connected(where, 0.2, time.sleep)
         for one in crowd:
@@ -267,7 +267,7 @@ def test_a_stopped_terminal_makes_a_gap_in_the_story_and_not_a_wait() -> None:
             story.tell("release", "asked instance i-1 to go")
         for done in range(100):
             story.progress("eval host", done, 100)
-        assert time.monotonic() - began < SOON
+        assert time.monotonic() - began < 30
         termios.tcflow(far, termios.TCOON)
         story.tell("release", "seen gone")
         read = b""

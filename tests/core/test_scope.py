@@ -18,8 +18,8 @@ from provisioner.scope import Cancelled, Scope, cry, signals
 def test_the_deadline_ends_a_sleep() -> None:
     began = time.monotonic()
     with pytest.raises(Cancelled) as why:
-        Scope(time.time() + 0.15).sleep(4)
-    assert why.value.reason == "deadline" and time.monotonic() - began < 2
+        Scope(time.time() + 0.15).sleep(60)
+    assert why.value.reason == "deadline" and time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("clock", ["wall", "twin"])
@@ -47,8 +47,8 @@ def test_a_deadline_that_passes_during_a_sleep_is_noticed_there() -> None:
     threading.Timer(0.1, lambda: at.update(now=2000.0)).start()
     began = time.monotonic()
     with pytest.raises(Cancelled):
-        scope.sleep(4)
-    assert time.monotonic() - began < 2
+        scope.sleep(60)
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -58,9 +58,9 @@ def test_a_signal_wakes_a_sleep(number: signal.Signals) -> None:
         threading.Timer(0.1, lambda: os.kill(os.getpid(), number)).start()
         began = time.monotonic()
         with pytest.raises(Cancelled) as why:
-            scope.sleep(4)
+            scope.sleep(60)
     assert why.value.reason == number.name and said == [number.name]
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
 
 
 def test_every_thread_that_sleeps_on_it_is_woken() -> None:
@@ -68,7 +68,7 @@ def test_every_thread_that_sleeps_on_it_is_woken() -> None:
 
     def work() -> None:
         try:
-            scope.sleep(4)
+            scope.sleep(60)
         except Cancelled as e:
             ended.append(e.reason)
 

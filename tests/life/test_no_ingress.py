@@ -24,7 +24,7 @@ def programs(bench: Bench) -> list[str]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            words = (folder / "cmdline").read_bytes().decode().split("\0")
+            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
         except OSError:
             continue
         if bench.cloud.endpoint in words and any(word.endswith("rehearsal/aws.py") for word in words):

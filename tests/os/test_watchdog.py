@@ -173,7 +173,7 @@ def test_an_overdue_owner_that_is_letting_go_is_given_time_to_say_how_it_went(tm
     world.linger_s = 2.5
     run.cloud.write_text(json.dumps(asdict(world)))
     run.process.send_signal(signal.SIGINT)
-    assert run.process.wait(15) == 130
+    assert run.process.wait(60) == 130
     assert run.released(0)
     run.process.communicate(timeout=60)
 
@@ -198,7 +198,7 @@ SET_BACK = """
     import sys, time
     if "provisioner.watchdog" in sys.orig_argv:
         real, began = time.time, time.monotonic()
-        time.time = lambda: real() - (86400 if 0.6 < time.monotonic() - began < 3.5 else 0)
+        time.time = lambda: real() - (86400 if 0.6 < time.monotonic() - began < 60 else 0)
 """
 
 
@@ -209,7 +209,7 @@ def test_an_owner_that_hangs_is_killed_even_if_the_clock_was_set_back(tmp_path: 
     run = Run(tmp_path, "overdue=1.5").up()
     try:
         run.process.send_signal(signal.SIGSTOP)
-        assert run.process.wait(3) == -signal.SIGKILL
+        assert run.process.wait(45) == -signal.SIGKILL
         assert until(lambda: standing(run.folder).held.verdict is Verdict.RELEASED)
     finally:
         with contextlib.suppress(ProcessLookupError):

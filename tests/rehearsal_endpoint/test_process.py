@@ -88,7 +88,8 @@ def _kept_awake(rehearsal: Rehearsal) -> Iterator[None]:
 
     def ask() -> None:
         while not enough.wait(0.05):
-            rehearsal.truth()
+            with contextlib.suppress(OSError):  # an answer that took too long is no reason to stop asking
+                rehearsal.truth()
 
     asking = threading.Thread(target=ask)
     asking.start()
@@ -100,11 +101,11 @@ def _kept_awake(rehearsal: Rehearsal) -> Iterator[None]:
 
 
 def test_it_ends_by_itself_when_idle_but_not_while_a_machine_lives(start: Start, tmp_path: Path) -> None:
-    rehearsal = start(idle_exit=3.0)  # on a busy computer the first question may take a second
+    rehearsal = start(idle_exit=10.0)  # on a busy computer the first question takes seconds
     with _kept_awake(rehearsal):
         cloud = Cloud(rehearsal, tmp_path / "state0")
         instance = cloud.launch()
-    time.sleep(3.5)
+    time.sleep(10.5)
     assert cloud.describe(instance)["State"]["Name"] == "running"
     cloud.ec2.terminate_instances(InstanceIds=[instance])
     wait_for(lambda: os.waitpid(rehearsal.pid, os.WNOHANG)[0] == rehearsal.pid)

@@ -63,7 +63,7 @@ def test_a_timer_that_fires_powers_the_machine_off_with_exit_0_and_every_process
     found = strays(box)
     timer = '"$GPULEASE_ROOT/etc/systemd/system/gpulease-deadline.timer"'
     box.out(f"sed s/1h/300ms/ {timer} > t && cp t {timer}; systemctl daemon-reload; systemctl restart gpulease-deadline.timer")
-    assert box.wait(10) == 0
+    assert box.wait() == 0
     assert not any(alive(pid) for pid in found)
     assert "gpulease-deadline.timer fired" in box.log()
 
@@ -72,7 +72,7 @@ def test_a_deadline_at_an_instant_fires_at_that_instant(start: Start) -> None:
     at = int(time.time()) + 3
     box = start(guarded(f"OnCalendar={time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(at))} UTC\\nAccuracySec=1s\\nPersistent=true"))
     assert box.out("systemctl show gpulease-deadline.timer -p NextElapseUSecRealtime --value --timestamp=unix") == f"@{at}"
-    assert box.wait(10) == 0
+    assert box.wait() == 0
     assert at <= time.time() < at + 2.5
 
 
@@ -144,7 +144,7 @@ def test_a_deadline_that_passed_while_the_machine_rebooted_fires_when_it_is_back
     stamp = box.root / "var/lib/systemd/timers/stamp-gpulease-deadline.timer"
     os.utime(stamp, (1767225600, 1767225600))  # as if armed on 2026-01-01
     box.client.exec_command("sudo reboot")
-    assert box.wait(10) == 0
+    assert box.wait() == 0
     assert "gpulease-deadline.timer fired" in box.log()
 
 
@@ -256,7 +256,7 @@ proc = init.spawn(["/bin/sh", "-c", "sleep 300 & sleep 300"], env={"PATH": "/usr
 while len(init.members()) < 3:
     time.sleep(0.01)
 init.tick()
-print(init.end_all(), proc.ended.wait(2), len(init.members()))
+print(init.end_all(), proc.ended.wait(30), len(init.members()))
 """
 
 

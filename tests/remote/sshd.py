@@ -273,7 +273,7 @@ def openssh(folder: Path, *, host_type: str = "ed25519", extra: str = "", host: 
         yield Sshd(port, " ".join(public.split()[:2]), client, Path.home(), log=log, pid=process.pid)
     finally:
         process.terminate()
-        process.wait(5)
+        process.wait(60)
 
 
 class Cable:

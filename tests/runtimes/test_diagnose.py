@@ -190,9 +190,9 @@ def test_a_hostile_log_reaches_nobodys_terminal() -> None:
 def test_a_huge_log_is_searched_in_time() -> None:
     import time
 
-    begun = time.monotonic()
+    begun = time.process_time()
     get("vllm").diagnose("To serve at least one request (1 GiB KV cache is needed " * 9000)
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 2
 
 
 def test_vllms_figures_are_read_in_whole_units() -> None:

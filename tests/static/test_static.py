@@ -81,7 +81,7 @@ def test_a_host_is_taken_used_and_given_back(provider: StaticProvider, spec: Lau
         (base / ONE / "api.key").write_text("secret")
         assert kinds(provider) == ["host-lock", "process"]
         assert provider.remove(lock) == {"state": "removed"}
-        assert server.wait(5) == -15
+        assert server.wait(60) == -15
     assert list(base.iterdir()) == [] and kinds(provider) == []
     assert provider.observe(lock).phase is Phase.GONE
 
@@ -133,7 +133,7 @@ def test_a_process_that_ignores_sigterm_is_killed_with_its_children(provider: St
         while not ready.exists():
             time.sleep(0.01)
         provider.remove(lock)
-        assert server.wait(5) == -9
+        assert server.wait(60) == -9
         states = subprocess.run(["ps", "-o", "stat=", "-s", str(server.pid)], capture_output=True, text=True).stdout.split()
         assert [state for state in states if not state.startswith("Z")] == []
     assert kinds(provider) == []
@@ -142,7 +142,7 @@ def test_a_process_that_ignores_sigterm_is_killed_with_its_children(provider: St
 def test_children_whose_leader_is_gone_are_still_ours(provider: StaticProvider, spec: LaunchSpec, base: Path) -> None:
     take(provider, spec)
     with running(base / ONE, "sleep 60 & exit 0") as server:
-        server.wait(5)
+        server.wait(60)
         assert kinds(provider) == ["host-lock", "process"]
         for resource in provider.inventory(ONE).resources:
             provider.remove(resource)
