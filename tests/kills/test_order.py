@@ -24,7 +24,7 @@ from tests.life.conftest import bench as bench
 from tests.life.test_spot import SLOW, SPOT, taken
 from tests.real.conftest import cannot
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ANNOUNCED = {
     "CreateSecurityGroup": ("create", "security-group"),

@@ -18,7 +18,7 @@ import pytest
 
 from tests.docs import pages
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 MODEL = Path(__file__).with_name("lease.pml")
 BROKEN = sorted(set(re.findall(r"^#ifn?def (\w+)", MODEL.read_text(), re.MULTILINE)))

@@ -40,7 +40,7 @@ def test_without_a_mutant_they_all_pass(stable: Stable) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
 def test_it_is_noticed(mutant: Mutant, stable: Stable, record_property: Callable[[str, object], None]) -> None:
     ended = stable.ask(mutant.name)
