@@ -85,14 +85,20 @@ class Terminal:
         os.write(self.near, text.encode())
 
     def drain(self, within: float) -> bool:
-        """Read what it says until it ends. Did it?"""
+        """Read what it says until it ends, and what it had said by then. Did it?"""
         end = time.monotonic() + within
-        while not _ended(self.process) and time.monotonic() < end:
-            if select.select([self.near], [], [], 0.05)[0]:
-                try:
-                    self.seen += os.read(self.near, 4096).decode("utf-8", "replace")
-                except OSError:
-                    time.sleep(0.02)  # nobody has the other end any more, and it has still to end
+        while time.monotonic() < end:
+            ended = _ended(self.process)
+            if not select.select([self.near], [], [], 0 if ended else 0.05)[0]:
+                if ended:
+                    break
+                continue
+            try:
+                self.seen += os.read(self.near, 4096).decode("utf-8", "replace")
+            except OSError:  # nobody has the other end any more
+                if ended:
+                    break
+                time.sleep(0.02)
         return _ended(self.process)
 
     def end(self, within: float = 60.0) -> int:
@@ -198,16 +204,18 @@ def test_a_look_for_forgotten_leases_ends_at_once_however_many_answers_are_still
 def test_a_signal_while_a_rehearsal_starts_leaves_no_rehearsal(cli: Cli, tmp_path: Path) -> None:
     """The process that was just started is known to nobody else, so it ends with us."""
     sleeper = tmp_path / "provisioner"
+    waits = tmp_path / "waits"  # for its first line; before that we may not know it ourselves, and it ends by itself (test_process)
     program = (
         "import sys, subprocess\nfrom provisioner import terminal\nfrom provisioner.rehearsal import client\n"
-        f"client.sys = type('', (), {{'executable': {str(sleeper)!r}}})\n"
+        f"client.sys, first = type('', (), {{'executable': {str(sleeper)!r}}}), client._first_line\n"
+        f"client._first_line = lambda *a: (open({str(waits)!r}, 'w').close(), first(*a))[1]\n"
         f"from pathlib import Path\nwith terminal.ending(True, terminal.NOTHING_YET): client.start(Path({str(tmp_path / 'c')!r}))"
     )
     sleeper.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid.part; mv {tmp_path}/pid.part {tmp_path}/pid; exec sleep 60\n")
     sleeper.chmod(0o755)
     process = subprocess.Popen([sys.executable, "-P", "-c", program], env=cli.env, stdout=-1, stderr=-1)
-    end = time.monotonic() + 20
-    while not (tmp_path / "pid").exists() and time.monotonic() < end:
+    end = time.monotonic() + 60
+    while not ((tmp_path / "pid").exists() and waits.exists()) and time.monotonic() < end:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     assert Answer(process).took() < SOON and process.wait() == 130

@@ -111,6 +111,16 @@ def test_it_ends_by_itself_when_idle_but_not_while_a_machine_lives(start: Start,
     wait_for(lambda: os.waitpid(rehearsal.pid, os.WNOHANG)[0] == rehearsal.pid)
 
 
+def test_one_whose_starter_is_gone_before_it_is_ready_ends(tmp_path: Path) -> None:
+    """A signal between the start and the note of it: nobody knows of the process, and nobody will ask it to stop."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-P", "-m", "provisioner.rehearsal.serve", "--state", str(tmp_path / "state"), "--port", "0"]
+    ended = subprocess.run([*command, "--idle-exit", "900"], stdout=write, stderr=subprocess.PIPE, timeout=60)
+    os.close(write)
+    assert ended.returncode == 1 and b"BrokenPipeError" in ended.stderr
+
+
 def test_terminate_ends_the_whole_tree_even_what_left_the_session(cloud: Cloud) -> None:
     instance = cloud.launch({"child": True, "stubborn": True})
     host = _host(cloud, instance)
