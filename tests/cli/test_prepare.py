@@ -15,9 +15,9 @@ from provisioner.rehearsal import client
 from provisioner.rehearsal.client import Rehearsal
 
 
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
-    made = client.start(tmp_path_factory.mktemp("cloud"), idle_exit=900)
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[Rehearsal]:
+    made = client.start(tmp_path / "cloud", idle_exit=900)
     yield made
     made.stop()
 

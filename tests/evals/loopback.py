@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tests.listening import Listening
+
 Behaviour = Callable[[socket.socket, "Request"], None]
 
 
@@ -31,16 +33,12 @@ class Request:
 class Server:
     def __init__(self, behave: Behaviour) -> None:
         self.behave, self.requests, self.open = behave, list[Request](), set[socket.socket]()
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/v1"
-        threading.Thread(target=self.accept, daemon=True).start()
+        self.listener = Listening(self.take)
+        self.url = f"http://127.0.0.1:{self.listener.port}/v1"
 
-    def accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                conn, _ = self.listener.accept()
-                self.open.add(conn)
-                threading.Thread(target=self.serve, args=(conn,), daemon=True).start()
+    def take(self, conn: socket.socket) -> None:
+        self.open.add(conn)
+        threading.Thread(target=self.serve, args=(conn,), daemon=True).start()
 
     def serve(self, conn: socket.socket) -> None:
         with contextlib.suppress(OSError), conn:

@@ -23,6 +23,7 @@ import paramiko
 from paramiko.packet import Packetizer
 
 from provisioner.remote.keys import KeyPair, make_pair
+from tests.listening import Listening
 
 SSHD = next((p for p in ("/usr/sbin/sshd", "/usr/local/sbin/sshd") if os.path.exists(p)), shutil.which("sshd"))
 
@@ -69,9 +70,7 @@ def in_process(folder: Path, *, key: paramiko.PKey | None = None, client: KeyPai
     home.mkdir(parents=True, exist_ok=True)
     client = client or make_pair(folder, "client")
     key = key or paramiko.PKey.from_path(make_pair(folder, "host").private)
-    listener = socket.create_server(("127.0.0.1", 0))
-    sshd = Sshd(listener.getsockname()[1], f"{key.get_name()} {key.get_base64()}", client, home)
-    transports = sshd.transports
+    transports: list[paramiko.Transport] = []
 
     class Recorder(Packetizer):
         def __init__(self, sock: Any) -> None:
@@ -101,24 +100,20 @@ def in_process(folder: Path, *, key: paramiko.PKey | None = None, client: KeyPai
                 sshd.signals += 1
             return kind, message
 
-    def serve() -> None:
-        while True:
-            try:
-                sock, _ = listener.accept()
-            except OSError:
-                return
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            transport = paramiko.Transport(sock, packetizer_class=Recorder)
-            transport.set_log_channel("tests.sshd")
-            transport.add_server_key(key)
-            transports.append(transport)
-            late = threading.Timer(10.0, _tell_why, [transport])
-            late.daemon = True
-            late.start()
-            with contextlib.suppress(paramiko.SSHException, EOFError):
-                transport.start_server(event=threading.Event(), server=_Server(sshd, lets_in))
+    def serve(sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        transport = paramiko.Transport(sock, packetizer_class=Recorder)
+        transport.set_log_channel("tests.sshd")
+        transport.add_server_key(key)
+        transports.append(transport)
+        late = threading.Timer(10.0, _tell_why, [transport])
+        late.daemon = True
+        late.start()
+        with contextlib.suppress(paramiko.SSHException, EOFError):
+            transport.start_server(event=threading.Event(), server=_Server(sshd, lets_in))
 
-    threading.Thread(target=serve, daemon=True).start()
+    listener = Listening(serve)
+    sshd = Sshd(listener.port, f"{key.get_name()} {key.get_base64()}", client, home, transports=transports)
     try:
         yield sshd
     finally:
@@ -282,9 +277,8 @@ class Cable:
     def __init__(self, port: int) -> None:
         self.cut = threading.Event()
         self._to = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._listener = Listening(self._take)
+        self.port = self._listener.port
 
     def route(self, address: str, port: int) -> tuple[str, int]:
         return "127.0.0.1", self.port
@@ -292,14 +286,12 @@ class Cable:
     def close(self) -> None:
         self._listener.close()
 
-    def _accept(self) -> None:
+    def _take(self, near: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._to))
-                for a, b in ((near, far), (far, near)):
-                    a.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    threading.Thread(target=self._relay, args=(a, b), daemon=True).start()
+            far = socket.create_connection(("127.0.0.1", self._to))
+            for a, b in ((near, far), (far, near)):
+                a.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                threading.Thread(target=self._relay, args=(a, b), daemon=True).start()
 
     def _relay(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
