@@ -70,7 +70,7 @@ def about(events: Iterable[Event], predicate: Mapping[str, Any]) -> list[Event]:
     lease = predicate["run"]["id"]
     ids = {r["id"] for r in predicate["resources"] if "id" in r}
     requests = {request for _, request, _ in _required(predicate)}
-    return [e for e in events if e.get("requestID") in requests or _lease(e) == lease or ids & touched(e) or _token(e, lease)]
+    return [e for e in events if str(e.get("requestID")) in requests or _lease(e) == lease or ids & touched(e) or _token(e, lease)]
 
 
 def compare(predicate: Mapping[str, Any], heads: Collection[str], events: Sequence[Event]) -> Compared:

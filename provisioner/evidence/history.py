@@ -28,7 +28,7 @@ MACHINE, FLEET = "instance", "fleet"
 LAUNCHES = (MACHINE, FLEET)
 """What a machine is asked for as: itself, or what makes it."""
 
-FOREIGN = frozenset({"static"})
+FOREIGN = ("static",)
 """Providers whose machines are somebody else's: nothing here can show that they are off, and their clock is no authority."""
 
 MOST = 1000

@@ -167,7 +167,7 @@ def chunk(first: int, after: int) -> dict[str, Any]:
     return done
 
 
-KEPT = (301_685, 976, 1_713, 10_001_715, 10_005_857, 10_014_516, 10_043_938, 20_032_790)
+KEPT = (301_685, 976, 1_713, 10_001_715, 10_005_857, 10_014_516, 10_043_938, 20_032_790, 40_290_176, 40_581_116, 40_749_878)
 """Seeds that once found something, in the tree of their day; each fault has a test of its own where it belongs."""
 
 

@@ -115,6 +115,15 @@ def test_a_record_that_says_something_else_is_a_contradiction(how: Callable[[lis
     assert report.exit == 1 and code in codes(report)[0]
 
 
+@pytest.mark.parametrize("odd", [["x"], {"x": []}, 7, None, True], ids=str)
+def test_a_field_of_another_type_than_it_should_have_makes_nothing_fall_over(odd: Any, tmp_path: Path) -> None:
+    tape = story()
+    whole = events(tape)
+    for number, field in enumerate(sorted({name for one in whole for name in one})):
+        report = checked(tmp_path / str(number), with_(tape, copied([one | {field: odd} for one in whole])))
+        assert report.exit in (0, 1) and report.text(), field
+
+
 @pytest.mark.parametrize("name", ["RunInstances", "TerminateInstances", "GetCallerIdentity"])
 def test_a_record_that_is_not_there_yet_leaves_the_tier_and_under_a_whole_chain_it_is_a_lie(name: str, tmp_path: Path) -> None:
     tape = story()

@@ -13,6 +13,7 @@ from provisioner.errors import UsageError
 from provisioner.evidence import messages, verify
 from provisioner.evidence.canonical import dumps
 from tests.evidence import bundles, journals
+from tests.evidence.broken import chained
 from tests.evidence.bundles import copy, state, write
 from tests.evidence.journals import STORIES
 from tests.evidence.test_hostile import payload
@@ -231,6 +232,16 @@ def test_the_answers_dates_may_not_run_backwards(tmp_path: Path) -> None:
     tape.sweep()
     problem = only(write(tmp_path / "b", tape.verdict().end(files={})))
     assert problem.code == "E204" and "time runs backwards by 30 s against AWS time" in problem.message
+
+
+@pytest.mark.parametrize("odd", [["static"], {"static": 1}, 7, None], ids=str)
+def test_a_provider_that_is_no_name_is_a_contradiction_and_nothing_worse(odd: Any, tmp_path: Path) -> None:
+    folder = bundles.copy("normal", tmp_path / "b")
+    entries = [json.loads(line) for line in (folder / "journal.jsonl").read_bytes().splitlines()]
+    entries[0]["body"]["provider"] = odd
+    (folder / "journal.jsonl").write_bytes(chained(entries))
+    report = verify.verify(folder)
+    assert report.exit == 1 and report.problems
 
 
 def test_the_clock_of_a_lent_machine_may_be_set_and_proves_nothing(tmp_path: Path) -> None:
