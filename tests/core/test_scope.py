@@ -77,7 +77,7 @@ def test_every_thread_that_sleeps_on_it_is_woken() -> None:
         thread.start()
     scope.cancel("SIGINT")
     for thread in threads:
-        thread.join(2)
+        thread.join(30)
     assert ended == ["SIGINT"] * 5
 
 

@@ -53,7 +53,6 @@ class Watcher(threading.Thread):
             self.processes()
             if not self.user_data:
                 self.told()
-
         reader.join()
 
     def read_keys(self) -> None:

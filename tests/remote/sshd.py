@@ -4,14 +4,12 @@ sent, and a real OpenSSH one on a high port. Both run commands as the user who r
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import getpass
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -106,9 +104,6 @@ def in_process(folder: Path, *, key: paramiko.PKey | None = None, client: KeyPai
         transport.set_log_channel("tests.sshd")
         transport.add_server_key(key)
         transports.append(transport)
-        late = threading.Timer(10.0, _tell_why, [transport])
-        late.daemon = True
-        late.start()
         with contextlib.suppress(paramiko.SSHException, EOFError):
             transport.start_server(event=threading.Event(), server=_Server(sshd, lets_in))
 
@@ -124,14 +119,6 @@ def in_process(folder: Path, *, key: paramiko.PKey | None = None, client: KeyPai
             if process.returncode is None:  # what a test gave up on
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-
-
-def _tell_why(transport: paramiko.Transport) -> None:
-    """Once in some thousand connections, on a busy computer, both sides wait until the client gives up. Nobody knows why yet."""
-    if transport.is_active() and not transport.initial_kex_done:
-        kept = ("_expected_packet", "in_kex", "remote_version", "kex_engine", "saved_exception", "agreed_on_strict_kex")
-        print("no key exchange in 10 s:", {name: getattr(transport, name, None) for name in kept}, file=sys.stderr)
-        faulthandler.dump_traceback(file=sys.__stderr__)
 
 
 class _Server(paramiko.ServerInterface):
