@@ -86,7 +86,7 @@ class Batch:
             victim.live(Order(-1, "", 0.0, hold_s=0.0, started=True, scheduled=True), provider, self.offer, lambda line: None)
         victim.wire()
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: watchdogs whose owner died are ours to collect
-        self.gone: set[int] = set()
+        self.gone: dict[int, int] = {}  # with what status each of them ended
 
     def run(self, todo: list[Order]) -> None:
         todo, under_way = todo[::-1], list[Run]()
@@ -185,7 +185,7 @@ class Batch:
     def collect(self, under_way: list[Run]) -> None:
         with contextlib.suppress(ChildProcessError):
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
-                self.gone.add(found[0])
+                self.gone[found[0]] = found[1]
                 for run in under_way:
                     if run.pid == found[0]:
                         run.status = found[1]
@@ -208,7 +208,8 @@ class Batch:
             (run.state / "full").unlink()
         held = bool(lease) and alive(LeaseFolder(Path(lease)))
         took = int((time.monotonic() - run.began) * 1000)
-        return {**asdict(run.order), "lease": lease, "done": run.done, "status": run.status, "alive": held, "took_ms": took}
+        ends = {"status": run.status, "dog": self.gone.get(run.dog)}
+        return {**asdict(run.order), "lease": lease, "done": run.done, **ends, "alive": held, "took_ms": took}
 
 
 def fill(path: Path) -> None:

@@ -37,6 +37,7 @@ class Killed:
     lease: str
     done: list[str]
     status: int
+    dog: int | None  # its watchdog's status
     alive: bool
     took_s: float
     entries: list[Entry]
@@ -54,6 +55,12 @@ class Killed:
         return next((e["body"]["by"] for e in reversed(self.entries) if e["kind"] == "recovered"), "the run")
 
     @property
+    def orphaned(self) -> bool:
+        """Was nobody here left to let go of it? The order says so, or the kernel, which at times takes a group's second process too."""
+        both = os.WIFSIGNALED(self.status) and self.dog is not None and os.WIFSIGNALED(self.dog)
+        return self.order.how in orders.ORPHANS or (self.order.how == "out of memory" and both)
+
+    @property
     def hit(self) -> bool:
         """Did the trouble come before the run was over?"""
         match self.order.how:
@@ -65,7 +72,8 @@ class Killed:
                 return any("too late" not in what for what in self.done)
 
     def __str__(self) -> str:
-        return f"seed {SEED} order {self.order.number} ({self.order}), lease {self.lease}: {', '.join(self.done)}, status {self.status}"
+        ends = f"status {self.status}, its watchdog's {self.dog}"
+        return f"seed {SEED} order {self.order.number} ({self.order}), lease {self.lease}: {', '.join(self.done)}, {ends}"
 
 
 class Batch:
@@ -74,11 +82,11 @@ class Batch:
         self.runs = [self._killed(json.loads(line)) for line in (folder / "ended.jsonl").read_text().splitlines()]
 
     def _killed(self, raw: dict[str, Any]) -> Killed:
-        lease, done, status, alive, took = (raw.pop(name) for name in ("lease", "done", "status", "alive", "took_ms"))
+        lease, done, status, dog, alive, took = (raw.pop(name) for name in ("lease", "done", "status", "dog", "alive", "took_ms"))
         path = Path(lease)
         entries = J.read(path / "journal.jsonl").entries if lease and (path / "journal.jsonl").exists() else []
         ballast = (path / "ballast").exists()
-        return Killed(orders.Order(**raw), path.name, done, -1 if status is None else status, alive, took / 1000, entries, ballast)
+        return Killed(orders.Order(**raw), path.name, done, -1 if status is None else status, dog, alive, took / 1000, entries, ballast)
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,7 @@ AT_RANDOM = {
     "SIGINT, SIGTERM or SIGHUP": 15,
 }
 ORPHANS = frozenset({"both", "both, at a named point"})
-"""Nobody here is left to let go of these: they wait for reap."""
+"""Nobody here is left to let go of these, by their order: they wait for reap."""
 
 
 @dataclass(frozen=True)
