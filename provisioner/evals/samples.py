@@ -16,6 +16,7 @@ from typing import Any
 MAX_LINE = 16 << 20
 MAX_SAMPLES = 1_000_000
 _NS = 1 << 62
+_TEXTS = ("case", "vantage", "text", "finish", "error")
 
 
 class NotSample(ValueError):
@@ -165,7 +166,7 @@ def sample(document: dict[str, Any]) -> Sample:
             raise NotSample(f"{name} is not a text of at most {size} characters or null")
     if not isinstance(document["warmup"], bool):
         raise NotSample("warmup is not true or false")
-    if any("\ud800" <= char <= "\udfff" for char in document["text"] + (document["error"] or "") + (document["finish"] or "")):
+    if any("\ud800" <= char <= "\udfff" for name in _TEXTS for char in document[name] or ""):
         raise NotSample("a text that is not Unicode")
     made = Sample(**{**document, "chunks": tuple((c[0], c[1]) for c in chunks)})
     stamps = [c[0] for c in made.chunks]
@@ -211,11 +212,15 @@ def _plain(document: Any) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for key, value in document.items():
         if isinstance(value, dict) and len(value) <= 40 and all(_whole(v) for v in value.values()):
-            kept[key[:40]] = {name[:40]: number for name, number in value.items()}
+            kept[_printable(key, 40)] = {_printable(name, 40): number for name, number in value.items()}
         elif value is None or isinstance(value, bool | int):
-            kept[key[:40]] = value
+            kept[_printable(key, 40)] = value
         elif isinstance(value, str):
-            kept[key[:40]] = "".join(c if c.isprintable() else " " for c in value[:200])
+            kept[_printable(key, 40)] = _printable(value, 200)
         else:
             raise NotSample("a header or footer of another shape")
     return kept
+
+
+def _printable(text: str, limit: int) -> str:
+    return "".join(char if char.isprintable() else " " for char in text[:limit])

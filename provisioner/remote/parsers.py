@@ -73,7 +73,9 @@ def mig(text: str) -> Json:
     found = []
     for line in _nvidia_lines(text, "mig"):
         whole = re.match(r"GPU \d+: .* \(UUID: GPU-[0-9A-Za-z-]+\)$", line)
-        slice_ = re.match(r"\s+MIG ((?:\d+c\.)?\d+g\.\d+gb\S*)\s+Device\s+\d+: \(UUID: MIG-\S+\)$", line)
+        slice_ = re.match(
+            r"\s+MIG ((?:[0-9]c\.)?[0-9]{1,2}g\.[0-9]{1,4}gb[0-9A-Za-z.+-]{0,20})\s+Device\s+[0-9]+: \(UUID: MIG-\S+\)$", line
+        )
         if slice_:
             found.append(slice_[1])
         elif not whole:
@@ -90,7 +92,7 @@ def disk(text: str) -> Json:
 
 
 def _df(line: str) -> Json:
-    found = re.fullmatch(r".*?\s(\d+)\s+(\d+)\s+(-?\d+)\s+(?:\d+%|-)\s+(/.*)", line)
+    found = re.fullmatch(r".*?\s([0-9]{1,15})\s+([0-9]{1,15})\s+(-?[0-9]{1,15})\s+(?:[0-9]{1,3}%|-)\s+(/.*)", line)
     if found is None:
         raise _unreadable("disk", line, "file system, size, used, available, percent, mount point")
     size, _, free, mount = found.groups()
@@ -117,7 +119,7 @@ def _ss(line: str) -> Json:
     address, colon, port = words[3].rpartition(":")
     if not colon:
         raise _unreadable("listeners", line, "address:port")
-    owner = re.search(r'\(\("(.*?)",pid=(\d+)', words[5]) if len(words) == 6 else None
+    owner = re.search(r'\(\("(.*?)",pid=([0-9]{1,15})[,)]', words[5]) if len(words) == 6 else None
     return {
         "address": _address(address, line),
         "port": _port(port, line),
@@ -159,7 +161,7 @@ def _proc_tcp(line: str) -> Iterable[Json]:
 def python(text: str) -> Json:
     """`python3 -V`: "3.12.3"."""
     line = _one_line(text, "python")
-    found = re.fullmatch(r"Python (\d+\.\d+\.\d+)\S*", line)
+    found = re.fullmatch(r"Python ([0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4})\S*", line)
     if found is None:
         raise _unreadable("python", line, "Python 3.x.y")
     return found[1]
@@ -167,7 +169,7 @@ def python(text: str) -> Json:
 
 def memory(text: str) -> Json:
     """/proc/meminfo: total and available, in MiB."""
-    found = dict(re.findall(r"^(MemTotal|MemAvailable):\s+(\d+) kB$", text.replace("\r\n", "\n"), re.MULTILINE))
+    found = dict(re.findall(r"^(MemTotal|MemAvailable):\s+([0-9]{1,15}) kB$", text.replace("\r\n", "\n"), re.MULTILINE))
     if len(found) != 2:
         raise FactUnreadable("/proc/meminfo does not give MemTotal and MemAvailable", why=_shown(text), next="cat /proc/meminfo")
     return {"total_mib": int(found["MemTotal"]) // _MIB, "available_mib": int(found["MemAvailable"]) // _MIB}
@@ -199,14 +201,16 @@ def nofile(text: str) -> Json:
 def runtime_version(text: str) -> Json:
     """`vllm --version` or `sglang version`: the last line that is a version; warnings may come before it."""
     for line in reversed(_lines(text)):
-        if found := re.fullmatch(r"(?:(?:vllm|sglang)(?: version:)? )?v?(\d{1,4}\.\d{1,4}[0-9A-Za-z.+-]{0,40})(?: \(.*\))?", line.strip()):
+        if found := re.fullmatch(
+            r"(?:(?:vllm|sglang)(?: version:)? )?v?([0-9]{1,4}\.[0-9]{1,4}[0-9A-Za-z.+-]{0,40})(?: \(.*\))?", line.strip()
+        ):
             return found[1]
     raise FactUnreadable("the inference server's version cannot be read", why=_shown(text))
 
 
 def version_tuple(text: str) -> tuple[int, ...]:
     """ "570.86.15" -> (570, 86, 15)."""
-    if not re.fullmatch(r"\d{1,5}(\.\d{1,5}){0,3}", text):
+    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,5}){0,3}", text):
         raise FactUnreadable(f"{_shown(text)} is not a driver version", why="expected digits and dots, such as 570.86.15", next=_LOOK)
     return tuple(int(part) for part in text.split("."))
 

@@ -111,7 +111,7 @@ def serve(
                 folder=folder,
                 key_file=f"{folder}/api.key",
                 ready_ms=ready_ms,
-                first_ms=int(seen["first_ms"]),
+                first_ms=seen["first_ms"],
                 key_required=seen["key_required"] is True,
                 figures=runtime.figures(text),
                 exposed=opened,
@@ -254,8 +254,9 @@ def _probe(host: Host, folder: str, port: int, name: str, answer_s: float) -> di
     lines = result.stdout.strip().splitlines()
     try:
         seen = json.loads(lines[-1])
-        if result.exit == 0 and isinstance(seen, dict) and {"alive", "state"} <= set(seen):
-            return seen
+        known = result.exit == 0 and isinstance(seen, dict) and {"alive", "state"} <= set(seen)
+        if known and (seen["state"] != "ready" or (type(seen.get("first_ms")) is int and 0 <= seen["first_ms"] < 1 << 40)):
+            return dict(seen)
     except (ValueError, IndexError, RecursionError):
         pass  # said below, with what was printed instead
     raise HostError(

@@ -15,6 +15,7 @@ import json
 import re
 from decimal import Decimal
 
+from provisioner.runtimes.amounts import COUNT, NUMBER, mib, whole
 from provisioner.runtimes.arguments import default_seqs, render, trusted
 from provisioner.runtimes.diagnose import SGLANG_FAILURES, search
 from provisioner.runtimes.spec import Diagnosis, Runtime, ServeSpec, environment
@@ -86,22 +87,18 @@ def config(spec: ServeSpec) -> Secret:
 def figures(log: str) -> dict[str, int]:
     """Whole numbers with their units in their names. SGLang's "GB" here are GiB; ranks repeat, the scarcest decides."""
     out: dict[str, int] = {}
-    if found := re.findall(r"Load weight end\..*?\bmem usage=([\d.]+) GB", log):
-        out["weights_mib"] = max(_mib(gb) for gb in found)
-    if found := re.findall(r"Memory pool end\. avail mem=([\d.]+) GB", log):
-        out["free_mib"] = min(_mib(gb) for gb in found)
-    if found := re.findall(r"\bmax_total_num_tokens=(\d+)", log) or re.findall(r"KV Cache is allocated\..*?#tokens: (\d+)", log):
-        out["kv_cache_tokens"] = min(int(tokens) for tokens in found)
-    if found := re.findall(r"K size: ([\d.]+) GB, V size: ([\d.]+) GB", log):
-        out["kv_cache_mib"] = min(_mib(str(Decimal(k) + Decimal(v))) for k, v in found)
+    if found := re.findall(rf"Load weight end\..*?\bmem usage=({NUMBER}) GB", log):
+        out["weights_mib"] = max(mib(gb) for gb in found)
+    if found := re.findall(rf"Memory pool end\. avail mem=({NUMBER}) GB", log):
+        out["free_mib"] = min(mib(gb) for gb in found)
+    if found := re.findall(rf"\bmax_total_num_tokens=({COUNT})", log) or re.findall(rf"KV Cache is allocated\..*?#tokens: ({COUNT})", log):
+        out["kv_cache_tokens"] = min(whole(tokens) for tokens in found)
+    if found := re.findall(rf"K size: ({NUMBER}) GB, V size: ({NUMBER}) GB", log):
+        out["kv_cache_mib"] = min(mib(str(Decimal(k) + Decimal(v))) for k, v in found)
     for name, unit in (("max_running_requests", "max_requests"), ("context_len", "model_len_tokens")):
-        if found := re.findall(rf"\b{name}=(\d+)", log):
-            out[unit] = int(found[-1])
+        if found := re.findall(rf"\b{name}=({COUNT})", log):
+            out[unit] = whole(found[-1])
     return out
-
-
-def _mib(gb: str) -> int:
-    return int(Decimal(gb) * 1024)
 
 
 def diagnose(log: str) -> Diagnosis | None:

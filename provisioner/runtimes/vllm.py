@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+from provisioner.runtimes.amounts import COUNT, NUMBER, mib, milli, whole
 from provisioner.runtimes.arguments import default_seqs, render, trusted
 from provisioner.runtimes.diagnose import VLLM_FAILURES, search
 from provisioner.runtimes.spec import Diagnosis, Runtime, ServeSpec, environment
@@ -78,33 +79,25 @@ def figures(log: str) -> dict[str, int]:
     and never over ranks; of the GiB figures the one that decides is kept: the least for the cache, the most else.
     """
     out: dict[str, int] = {}
-    if found := re.findall(r"Model loading took ([\d.]+) GiB(?: memory)? and ([\d.]+) seconds", log):
-        out["weights_mib"] = max(_mib(gib) for gib, _ in found)
-        out["load_ms"] = max(_milli(seconds) for _, seconds in found)
-    if found_gib := re.findall(r"Available KV cache memory: (-?[\d.]+) GiB", log):
-        out["kv_cache_mib"] = min(_mib(gib) for gib in found_gib)
+    if found := re.findall(rf"Model loading took ({NUMBER}) GiB(?: memory)? and ({NUMBER}) seconds", log):
+        out["weights_mib"] = max(mib(gib) for gib, _ in found)
+        out["load_ms"] = max(milli(seconds) for _, seconds in found)
+    if found_gib := re.findall(rf"Available KV cache memory: (-?{NUMBER}) GiB", log):
+        out["kv_cache_mib"] = min(mib(gib) for gib in found_gib)
     tokens: dict[str, int] = {}
     for line in log.splitlines():
-        if size := re.search(r"[CG]PU KV cache size: ([\d,]+) tokens", line):
-            engine = re.search(r"EngineCore_(?:DP)?(\d+)", line)
-            tokens[engine[1] if engine else "0"] = int(size[1].replace(",", ""))
-        if reach := re.search(r"Maximum concurrency for ([\d,]+) tokens per request: ([\d.]+)x", line):
-            out["model_len_tokens"] = int(reach[1].replace(",", ""))
+        if size := re.search(rf"[CG]PU KV cache size: ({COUNT}) tokens", line):
+            engine = re.search(r"EngineCore_(?:DP)?([0-9]{1,6})", line)
+            tokens[engine[1] if engine else "0"] = whole(size[1])
+        if reach := re.search(rf"Maximum concurrency for ({COUNT}) tokens per request: ({NUMBER})x", line):
+            out["model_len_tokens"] = whole(reach[1])
             out["concurrency_hundredths"] = int(Decimal(reach[2]) * 100)
     if tokens:
         out["kv_cache_tokens"] = sum(tokens.values())
-    if found := re.findall(r"Graph capturing finished in ([\d.]+) secs?, took (-?[\d.]+) GiB", log):
-        out["graph_ms"] = max(_milli(seconds) for seconds, _ in found)
-        out["graph_mib"] = max(_mib(gib) for _, gib in found)
+    if found := re.findall(rf"Graph capturing finished in ({NUMBER}) secs?, took (-?{NUMBER}) GiB", log):
+        out["graph_ms"] = max(milli(seconds) for seconds, _ in found)
+        out["graph_mib"] = max(mib(gib) for _, gib in found)
     return out
-
-
-def _mib(gib: str) -> int:
-    return int(Decimal(gib) * 1024)
-
-
-def _milli(seconds: str) -> int:
-    return int(Decimal(seconds) * 1000)
 
 
 def diagnose(log: str) -> Diagnosis | None:

@@ -34,7 +34,7 @@ def test_what_is_kept_is_what_was_written() -> None:
         {"case": "x" * 65}, {"text": "x" * 1048577},
         {"chunks": [[1]]}, {"chunks": [[1, 2, 3]]}, {"chunks": {}}, {"chunks": [[5, 1], [3, 1]]}, {"first_ns": 1}, {"first_ns": None},
         {"done_ns": 0}, {"error": 5}, {"error": "x" * 600}, {"warmup": 1}, {"status": "200"}, {"vantage": "tunnel"}, {"extra": 1},
-        {"text": "\ud800"},
+        {"text": "\ud800"}, {"case": "\ud800"}, {"error": "\ud800"}, {"finish": "\ud800"},
         {"chunks": [], "first_ns": None}, {"intended_ns": 99}, {"tokens_out": 10**30},
     ],
 )  # fmt: skip
@@ -97,6 +97,12 @@ def test_a_pass_is_whole_only_when_the_client_says_so_and_nothing_is_missing() -
     assert got.whole and got.header == {"client": "1", "limits": {"bytes": 5}}
     got.feed('{"footer":{"planned":2,"sent":2}}')
     assert got.junk == 1  # a second end is no end
+
+
+def test_what_a_header_calls_its_fields_can_be_written_down() -> None:
+    got = Samples("host")
+    got.feed(json.dumps({"header": {"\ud800a\x1b[2J": "b\udfff\x07", "limits\n": {"c\ud800": 1}}}))
+    assert got.header == {" a [2J": "b  ", "limits ": {"c ": 1}}
 
 
 def test_a_stored_file_that_was_damaged_names_the_line() -> None:

@@ -15,6 +15,7 @@ import hashlib
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 CACHE = Path(".cache/fuzz")
@@ -40,9 +41,24 @@ def inside(name: str, seconds: int) -> None:
     atheris.Fuzz()
 
 
-def outside(name: str, *more: str) -> tuple[int, str]:
-    done = subprocess.run([sys.executable, "-m", "tests.fuzz", name, "--inside", *more], capture_output=True, text=True, errors="replace")
-    return done.returncode, done.stdout + done.stderr
+def outside(name: str, *more: str) -> tuple[int, list[tuple[float, str]]]:
+    """Its exit code, and what it printed, each line with the seconds after which it came."""
+    begun = time.monotonic()
+    words = [sys.executable, "-u", "-m", "tests.fuzz", name, "--inside", *more]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as process:
+        assert process.stdout is not None
+        told = [(time.monotonic() - begun, line.rstrip()) for line in process.stdout]
+    return process.returncode, told
+
+
+def progress(told: list[tuple[float, str]]) -> str:
+    """How many inputs, how many places of the code they reached, and when the last new one was."""
+    reached, last = 0, 0.0
+    for at, line in told:
+        if (found := re.search(r"cov: (\d+)", line)) and int(found[1]) > reached:
+            reached, last = int(found[1]), at
+    runs = next((line.split()[-1] for _, line in reversed(told) if line.startswith("stat::number_of_executed_units:")), "?")
+    return f"{runs} inputs, {reached} places reached, the last new one after {last:.0f} s"
 
 
 def keep(name: str) -> int:
@@ -71,15 +87,12 @@ def main(argv: list[str]) -> int:
     worst = 0
     for name in options.names or TARGETS:
         code, told = outside(name, "--seconds", str(options.seconds))
-        runs = re.findall(r"stat::number_of_executed_units:\s*(\d+)", told)
-        reached = re.findall(r"cov: (\d+)", told)
-        said = f"{runs[-1] if runs else '?'} inputs, {reached[-1] if reached else '?'} places reached"
-        print(f"{name:<14} {'ok' if code == 0 else f'FAILED ({code})'}  {said}", flush=True)
+        print(f"{name:<15} {'ok' if code == 0 else f'FAILED ({code})'}  {progress(told)}", flush=True)
         if code:
             worst = 1
-            print("\n".join(told.splitlines()[-40:]), flush=True)
+            print("\n".join(line for _, line in told[-40:]), flush=True)
         if options.keep:
-            print(f"{'':<14} {keep(name)} kept", flush=True)
+            print(f"{'':<15} {keep(name)} kept", flush=True)
     return worst
 
 

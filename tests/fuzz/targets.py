@@ -1,7 +1,8 @@
 """One function for each parser of strangers' bytes: it may refuse in its own words and in no other way.
 
 Where the script in auditor/ reads the same thing, the two are held to each other: with no code in common, what one takes and
-the other does not is a mistake of one of them. `SEEDS` are whole, honest inputs to begin with.
+the other does not is a mistake of one of them. `seeds` are whole, honest inputs to begin with. What a rented machine and a cloud
+say is in `machine`.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from tests.evidence.amazon import signed
 from tests.evidence.broken import TALES, chained, honest, payload
 from tests.evidence.journals import LEASE, PRODUCER
 from tests.evidence.test_auditor import auditor
+from tests.fuzz import machine
 
 KEPT = Path(__file__).parent / "corpus"
 
@@ -290,7 +292,7 @@ def of_time(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    name.removeprefix("of_"): made for name, made in sorted(globals().items()) if name.startswith("of_")
+    name.removeprefix("of_"): made for name, made in sorted((globals() | vars(machine)).items()) if name.startswith("of_")
 }
 
 
@@ -357,8 +359,10 @@ def seeds(name: str) -> Iterable[bytes]:
             return [head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(event), event)]
         case "text":
             return ["a\x1b[31mb\x1b]0;t\x07\u202e".encode()]
-        case _:
+        case "time":
             return [b"2026-11-18T11:08:00.123Z"]
+        case _:
+            return list(machine.seeds(name))
 
 
 def kept(name: str) -> list[bytes]:

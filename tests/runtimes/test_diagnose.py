@@ -140,6 +140,19 @@ SGLANG = {
 }
 
 
+VLLM_LOG = (
+    "(EngineCore_DP0 pid=7) INFO Model loading took 14.99 GiB memory and 16.7 seconds\n"
+    "(EngineCore_DP0 pid=7) INFO Available KV cache memory: 3.62 GiB\n"
+    "(EngineCore_DP0 pid=7) INFO GPU KV cache size: 29,648 tokens, Maximum concurrency for 8,192 tokens per request: 3.62x\n"
+    "(EngineCore_DP0 pid=7) INFO Graph capturing finished in 12 secs, took 0.23 GiB\n"
+)
+SGLANG_LOG = (
+    "[TP0] Load weight end. elapsed=5.1 s, type=LlamaForCausalLM, dtype=torch.bfloat16, avail mem=6.80 GB, mem usage=14.99 GB.\n"
+    "[TP0] Memory pool end. avail mem=2.10 GB\n"
+    "[TP0] max_total_num_tokens=36740, chunked_prefill_size=2048, max_prefill_tokens=16384, max_running_requests=64, context_len=8192\n"
+)
+
+
 @pytest.mark.parametrize(("engine", "name"), [("vllm", n) for n in {**VLLM, **BOTH}] + [("sglang", n) for n in {**SGLANG, **BOTH}])
 def test_a_known_failure_is_named_with_its_numbers_and_its_line(engine: str, name: str) -> None:
     text, what, advice = {**BOTH, **(VLLM if engine == "vllm" else SGLANG)}[name]
@@ -196,13 +209,7 @@ def test_a_huge_log_is_searched_in_time() -> None:
 
 
 def test_vllms_figures_are_read_in_whole_units() -> None:
-    log = (
-        "(EngineCore_DP0 pid=7) INFO Model loading took 14.99 GiB memory and 16.7 seconds\n"
-        "(EngineCore_DP0 pid=7) INFO Available KV cache memory: 3.62 GiB\n"
-        "(EngineCore_DP0 pid=7) INFO GPU KV cache size: 29,648 tokens, Maximum concurrency for 8,192 tokens per request: 3.62x\n"
-        "(EngineCore_DP0 pid=7) INFO Graph capturing finished in 12 secs, took 0.23 GiB\n"
-    )
-    assert get("vllm").figures(log) == {
+    assert get("vllm").figures(VLLM_LOG) == {
         "weights_mib": 15349,
         "load_ms": 16700,
         "kv_cache_mib": 3706,
@@ -238,12 +245,7 @@ def test_the_two_line_form_and_a_negative_cache_are_read() -> None:
 
 
 def test_sglangs_figures_are_read_from_either_form() -> None:
-    log = (
-        "[TP0] Load weight end. elapsed=5.1 s, type=LlamaForCausalLM, dtype=torch.bfloat16, avail mem=6.80 GB, mem usage=14.99 GB.\n"
-        "[TP0] Memory pool end. avail mem=2.10 GB\n"
-        "[TP0] max_total_num_tokens=36740, chunked_prefill_size=2048, max_prefill_tokens=16384, max_running_requests=64, context_len=8192\n"
-    )
-    assert get("sglang").figures(log) == {
+    assert get("sglang").figures(SGLANG_LOG) == {
         "weights_mib": 15349,
         "free_mib": 2150,
         "kv_cache_tokens": 36740,
@@ -256,3 +258,11 @@ def test_sglangs_figures_are_read_from_either_form() -> None:
 
 def test_a_log_that_says_nothing_gives_no_figures() -> None:
     assert get("vllm").figures("hello") == {} and get("sglang").figures("") == {}
+
+
+@pytest.mark.parametrize("amount", ["3..62", "1.2.3", ".", "1" * 5000, "\u0663", "1e9", "NaN"])
+def test_an_amount_that_is_none_is_a_figure_that_is_not_there(amount: str) -> None:
+    vllm = VLLM_LOG.replace("14.99", amount).replace("3.62 GiB", f"{amount} GiB").replace("29,648", amount)
+    assert get("vllm").figures(vllm).keys() == {"model_len_tokens", "concurrency_hundredths", "graph_ms", "graph_mib"}
+    sglang = SGLANG_LOG.replace("usage=14.99", f"usage={amount}").replace("36740", amount).replace("=64", f"={amount}")
+    assert get("sglang").figures(sglang).keys() == {"free_mib", "model_len_tokens"}

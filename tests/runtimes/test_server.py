@@ -405,6 +405,14 @@ def test_a_machine_without_python_is_said_to_be_one(machine: LocalHost) -> None:
     assert processes(machine) == []
 
 
+@pytest.mark.parametrize("first", ["", ', "first_ms": "5"', ', "first_ms": true', ', "first_ms": -1', ', "first_ms": 1e3'])
+def test_a_machine_that_only_says_ready_is_not_believed(machine: LocalHost, first: str) -> None:
+    machine.tool("python3", f"""echo '{{"alive": true, "state": "ready", "key_required": true{first}}}'""")
+    with pytest.raises(HostError, match="could not be looked at"), served(machine):
+        pytest.fail("it has not said how long its first answer took")
+    assert processes(machine) == []
+
+
 def test_only_the_end_of_a_long_log_is_fetched(machine: LocalHost) -> None:
     folder = machine.home / ".gpulease" / LEASE
     folder.mkdir(parents=True)
