@@ -26,7 +26,7 @@ SLACK_MS = 5000
 """Between CloudTrail's whole second of a call and the date of its answer: seconds for a slow launch, never minutes."""
 
 HEAD = re.compile(r"\bgpulease/\S+ run/(r-[0-9]{8}t[0-9]{6}z-[0-9a-hjkmnp-tv-z]{8}) jh/([0-9a-f]{32})\b")
-TOKEN = re.compile(r"([0-9a-hjkmnp-tv-z]{8})-\d{1,6}-([0-9a-f]{32})")
+TOKEN = re.compile(r"([0-9a-hjkmnp-tv-z]{8})-[0-9]{1,6}-([0-9a-f]{32})")
 MAKES = frozenset({"RunInstances", "CreateSecurityGroup", "CreateSchedule", "CreateVolume", "AllocateAddress", "CreateFleet"})
 BY_FLEET = {"RunInstances": "CreateFleet", "TerminateInstances": "DeleteFleets"}
 """What a lease calls instead where a fleet makes and ends its machine; AWS's fleet service then calls the other."""

@@ -11,8 +11,6 @@ somebody asks for it. Verifying uses no network. Signing needs it, and writes an
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import threading
 from collections.abc import Callable
@@ -25,7 +23,7 @@ from urllib.parse import quote
 from provisioner.clean import clean
 from provisioner.errors import RefusedError
 from provisioner.evidence.canonical import parse, rfc3339
-from provisioner.evidence.sign import ENVELOPE_LIMIT, PAYLOAD_TYPE, pae
+from provisioner.evidence.sign import ENVELOPE_LIMIT, PAYLOAD_TYPE, pae, unbase64
 from provisioner.secret import Secret
 
 if TYPE_CHECKING:
@@ -94,14 +92,14 @@ def about(raw: bytes, statement: bytes, payload: bytes) -> Certificate:
 
     try:
         bundle: Any = parse(raw)
-        certificate = load_der_x509_certificate(_b64(bundle["verificationMaterial"]["certificate"]["rawBytes"]))
+        certificate = load_der_x509_certificate(unbase64(bundle["verificationMaterial"]["certificate"]["rawBytes"]))
         key = certificate.public_key()
         if _of_the_file(bundle):
-            signature, signed = _b64(bundle["messageSignature"]["signature"]), statement
+            signature, signed = unbase64(bundle["messageSignature"]["signature"]), statement
         else:
             envelope = bundle["dsseEnvelope"]
             (only,) = envelope["signatures"]
-            signature, signed = _b64(only["sig"]), pae(_b64(envelope["payload"]))
+            signature, signed = unbase64(only["sig"]), pae(unbase64(envelope["payload"]))
             if envelope["payloadType"] != PAYLOAD_TYPE or signed != pae(payload):
                 raise Foreign("it is of another statement")
     except (LookupError, TypeError, AttributeError, ValueError, UnsupportedAlgorithm, InvalidVersion) as e:
@@ -285,13 +283,6 @@ def _of_the_file(bundle: Any) -> bool:
     if kind not in ({"messageSignature"}, {"dsseEnvelope"}):
         raise ValueError("it holds not just one signature")
     return bool(kind == {"messageSignature"})
-
-
-def _b64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as e:
-        raise ValueError(str(e)) from None
 
 
 def _ms(at: datetime) -> int:

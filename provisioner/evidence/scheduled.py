@@ -20,7 +20,7 @@ GUARD = "schedule"
 AT_THE_PROVIDER = (FLEET, GUARD)
 """The later one first: what ended a machine after both times was at any rate not the earlier one alone."""
 
-_AT = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
+_AT = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)", re.ASCII)
 
 
 def which(history: History, thing: Thing) -> str:

@@ -12,7 +12,6 @@ not used: a key that others can read signs for them too.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 import secrets
@@ -138,7 +137,7 @@ def _envelope(raw: bytes) -> tuple[bytes, bytes, str]:
         raise Unsigned(problem("E103", n=e.offset)) from None
     try:
         kind, (only,) = body["payloadType"], body["signatures"]
-        payload, signature, keyid = _b64(body["payload"]), _b64(only["sig"]), only["keyid"]
+        payload, signature, keyid = unbase64(body["payload"]), unbase64(only["sig"]), only["keyid"]
         again = {"payload": _text(payload), "payloadType": kind, "signatures": [{"keyid": keyid, "sig": _text(signature)}]}
         same = dumps(again) + b"\n"
     except (KeyError, TypeError, ValueError):
@@ -150,11 +149,9 @@ def _envelope(raw: bytes) -> tuple[bytes, bytes, str]:
     return payload, signature, keyid
 
 
-def _b64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as e:
-        raise ValueError(str(e)) from None
+def unbase64(text: str) -> bytes:
+    """Raises ValueError for anything but the one alphabet and its padding."""
+    return base64.b64decode(text, validate=True)
 
 
 def _text(data: bytes) -> str:
