@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from provisioner import clean, yamlsafe
+from provisioner import clean, profile, yamlsafe
 from provisioner.errors import RefusedError
-from provisioner.evals import client
+from provisioner.evals import cases, client, score
 from provisioner.evidence import (
     archive,
     bill,
@@ -43,6 +43,7 @@ from provisioner.evidence.canonical import Malformed
 from provisioner.evidence.files import Unreadable
 from provisioner.evidence.history import Nonsense
 from provisioner.rehearsal import worthless
+from provisioner.remote import playbook
 from tests.evidence import trail
 from tests.evidence.amazon import signed
 from tests.evidence.broken import TALES, chained, honest, payload
@@ -51,6 +52,7 @@ from tests.evidence.test_auditor import auditor
 from tests.fuzz import machine
 
 KEPT = Path(__file__).parent / "corpus"
+ROOT = Path(__file__).parents[2]
 
 
 @functools.cache
@@ -160,7 +162,7 @@ def of_archive(data: bytes) -> None:
             return
         try:
             for name in opened.names:
-                assert ".." not in name and not name.startswith("/")
+                assert not {"", ".", ".."} & set(name.split("/"))
                 opened.read(name, 1 << 20)
         except Unreadable:
             return
@@ -266,6 +268,34 @@ def of_yaml(data: bytes) -> None:
         return
 
 
+def of_profile(data: bytes) -> None:
+    try:
+        profile.parse(data, "x.yaml")
+    except RefusedError as e:
+        for text in (e.what, *e.why.splitlines()):
+            machine.shown(text)
+
+
+def of_playbook(data: bytes) -> None:
+    try:
+        playbook.load(data, "x.yaml")
+    except RefusedError as e:
+        for text in (e.what, *e.why.splitlines()):
+            machine.shown(text)
+
+
+def of_eval_set(data: bytes) -> None:
+    """What is taken is right about itself: each case's gold passes its own checks, and has a name of its own."""
+    try:
+        evals = cases.parse(data, "x", "x.jsonl")
+    except RefusedError as e:
+        for text in (e.what, *e.why.splitlines()):
+            machine.shown(text)
+        return
+    assert all(score.check(case.gold, one).ok for case in evals.cases for one in case.checks)
+    assert len({case.id for case in evals.cases}) == len(evals.cases)
+
+
 def of_answer(data: bytes) -> None:
     """An HTTP answer is the same however it was cut."""
     limits = dict(client.LIMITS)
@@ -351,8 +381,13 @@ def seeds(name: str) -> Iterable[bytes]:
             return [STAMPED["token"]]
         case "sigstore_bundle":
             return [STAMPED["bundle"]]
-        case "yaml":
-            return [(Path(__file__).parents[2] / "profiles" / "smoke.yaml").read_bytes()]
+        case "yaml" | "profile":
+            return [path.read_bytes() for path in sorted((ROOT / "profiles").glob("*.yaml"))]
+        case "playbook":
+            return [path.read_bytes() for path in sorted((ROOT / "playbooks").glob("*.yaml"))]
+        case "eval_set":
+            lines = (ROOT / "profiles/evals/smoke.jsonl").read_bytes().splitlines()
+            return [b"\n".join(lines[at : at + 4]) for at in range(0, len(lines), 4)]
         case "answer":
             head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
             event = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: [DONE]\n\n'
