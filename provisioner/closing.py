@@ -46,7 +46,9 @@ def let_go(
             # A simulated cloud that does not answer has ended, and nothing in it is real.
             patience, linger = min(patience, SIMULATED_PATIENCE_S), 0.0
         verdict = release(folder.id, provider, journal, clock or SystemClock(), patience=patience, linger=linger, tell=tell)
-        conclude(folder, journal, ended_by(journal.entries), exit_code(verdict, None, journal), provider)
+        sealed = conclude(folder, journal, ended_by(journal.entries), exit_code(verdict, None, journal), provider)
+        if sealed.before:
+            tell(sealed.before)
         if new := baseline.words(journal.entries):
             tell(new)
         return verdict
@@ -129,6 +131,7 @@ class Sealed:
 
     evidence: Path | None
     why_not: str = ""
+    before: str = ""  # where the proof is kept whose place was taken by one that shows less, in words
 
 
 SPENT_SECRETS = ("api.key", "keys/client_ed25519", "keys/host_ed25519")
@@ -170,7 +173,8 @@ def _seal(folder: LeaseFolder, journal: Journal, outcome: Outcome, code: Exit, p
         return Sealed(None, f"the journal could not be written: {journal.unwritten}")
     if isinstance(provider, Witness) and launched(journal.entries) and holdings(journal.entries).verdict is not Verdict.UNPROVEN:
         _witnessed(folder, journal, provider)
-    return Sealed(prove(folder))
+    proved = prove(folder)
+    return Sealed(proved.evidence, before=proved.words(folder) if proved.before else "")
 
 
 def _witnessed(folder: LeaseFolder, journal: Journal, provider: Provider) -> None:
@@ -183,12 +187,42 @@ def _witnessed(folder: LeaseFolder, journal: Journal, provider: Provider) -> Non
         journal.note("anchor", {"call": "GetCallerIdentity", "head": head, **provider.witness()})
 
 
-def prove(folder: LeaseFolder, *, supersedes: bool = False) -> Path:
-    """(Re)write `<lease>.evidence/` from the journal on disk and the files beside it; `supersedes`: it names the one before."""
-    from provisioner.evidence import bundle
+@dataclass(frozen=True)
+class Proved:
+    """`before` is where the proof is kept that stood there and showed more; its tier, and that of the new one."""
 
+    evidence: Path
+    before: Path | None = None
+    was: str = ""
+    tier: str = ""
+
+    def words(self, folder: LeaseFolder) -> str:
+        again = f"`gpulease proof corroborate {folder.id}` asks AWS again"
+        return f"the proof was {self.was} and is {self.tier} over the longer journal; {again}; the one before is kept: {self.before}"
+
+
+def prove(folder: LeaseFolder, *, supersedes: bool = False) -> Proved:
+    """(Re)write `<lease>.evidence/` from the journal on disk and the files beside it; `supersedes`: it names the one before.
+
+    What AWS said later (its log, the bill) speaks of the journal as it was then. A proof with such files is kept as a zip, unless the new
+    one shows at least as much: AWS forgets after 90 days, and then nobody could make it again.
+    """
+    from provisioner.evidence import archive, bill, bundle, tiers, verify
+
+    there = bundle.members(folder.evidence) if (folder.evidence / "statement.dsse.json").is_file() else {}
+    later = {name for name in there if name.startswith(bundle.ADDED) or name == bill.FILE}
+    kept = folder.path.with_name(f"{folder.id}.before-{sha256(there['statement.dsse.json'])[:8]}.zip") if later else None
+    was = verify.verify(folder.evidence).tier if later else ""
+    if kept is not None:
+        ledger.write_private(kept, archive.packed(there, folder.evidence.name))
     bundle.seal(folder.path, folder.evidence, ledger.private(ledger.root() / "keys"), version=__version__, supersedes=supersedes)
-    return folder.evidence
+    if kept is None:
+        return Proved(folder.evidence)
+    tier = verify.verify(folder.evidence).tier
+    if later <= bundle.members(folder.evidence).keys() and was and tier and tiers.reaches(tier, was):
+        kept.unlink()
+        return Proved(folder.evidence)
+    return Proved(folder.evidence, kept, tiers.NAMES.get(was, "of no tier"), tiers.NAMES.get(tier, "of no tier"))
 
 
 def spent(entries: Sequence[Entry], now: float | None = None) -> cost.Spend | None:

@@ -294,7 +294,7 @@ def _recheck(folder: ledger.LeaseFolder) -> Coded:
     _refuse_if_ended(folder, "looked at again")
     with signals(Scope(), lambda text: cry(f"{text}: this ends within {RECHECK_S:.0f} s")):
         journal = ledger.adopt(folder, "recheck")
-        verdict = closing.let_go(folder, journal, patience=RECHECK_S, linger=0.0)
+        verdict = closing.let_go(folder, journal, patience=RECHECK_S, linger=0.0, tell=lambda text: Story().tell("recheck", text))
         code = closing.exit_code(verdict, None, journal)
     return _released(folder, "gpulease/recheck/1", verdict, int(code))
 

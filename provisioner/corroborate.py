@@ -44,8 +44,10 @@ def corroborate(name: str | None, lookups_only: bool, tell: Tell, sleep: Callabl
     if not lookups_only:
         files, keys = _files(accounts, begins, ends, tell)
         found |= {f"{cloudtrail.FOLDER}{name}": data for name, data in files.items()}
-    _keep(folder, found)
-    closing.prove(folder, supersedes=True)
+    _keep(folder, found, anew=not lookups_only)
+    proved = closing.prove(folder, supersedes=True)
+    if proved.before is not None:
+        tell(proved.words(folder))
     report = verify.verify(folder.evidence, cloudtrail_keys=keys)
     record = {
         "schema": "gpulease/corroborate/1",
@@ -151,8 +153,10 @@ def _files(accounts: Sequence[Account], begins: datetime, ends: datetime, tell: 
     return found, keys
 
 
-def _keep(folder: LeaseFolder, found: dict[str, bytes]) -> None:
-    shutil.rmtree(folder.path / "aws" / "cloudtrail", ignore_errors=True)
+def _keep(folder: LeaseFolder, found: dict[str, bytes], *, anew: bool) -> None:
+    """Put it where the next proof is made of; `anew`: in place of all that is there. What was not asked for this time stays."""
+    if anew:
+        shutil.rmtree(folder.path / "aws" / "cloudtrail", ignore_errors=True)
     for name, data in found.items():
         path = folder.path
         for part in name.split("/")[:-1]:

@@ -43,7 +43,8 @@ def export_proof(
     report = verify.verify(folder.evidence)
     if report.exit:
         raise RunError(f"the proof of {folder.id} does not hold", why=report.problems[0].message, next=f"gpulease verify {folder.evidence}")
-    path = Path(f"{folder.evidence.name}.zip") if to is None else to
+    # Under a name of its own: the full proof, written later, must not come to lie where the copy without names was taken from.
+    path = Path(f"{folder.evidence.name}{'.redacted' if redact else ''}.zip") if to is None else to
     members = bundle.members(folder.evidence)
     lost: list[str] = []
     openings = path.with_name(f"{path.name}.openings.json")

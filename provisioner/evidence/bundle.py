@@ -55,7 +55,7 @@ def seal(run: Path, out: Path, keys: Path, *, version: str, supersedes: bool = F
         journal = journal[: len(journal) - len(read.torn)]
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         producer = {"name": "gpulease", "version": version, "pythonVersion": platform.python_version()}
-        made = _made(read.entries, digests, producer, files)
+        made = stated(read.entries, digests, producer, files)
         if supersedes and (out / "statement.dsse.json").is_file():
             made["predicate"]["supersedes"] = {"sha256": hashlib.sha256((out / "statement.dsse.json").read_bytes()).hexdigest()}
     except (Unreadable, chain.Broken, Nonsense) as e:
@@ -110,7 +110,9 @@ What the statement does not show stands in the statement, under `limits`, and in
 """
 
 
-def _made(entries: Sequence[Entry], digests: Mapping[str, str], producer: Mapping[str, str], files: Mapping[str, bytes]) -> dict[str, Json]:
+def stated(
+    entries: Sequence[Entry], digests: Mapping[str, str], producer: Mapping[str, str], files: Mapping[str, bytes]
+) -> dict[str, Json]:
     """The statement, which claims nothing by an identity document that could not be checked here."""
     aws, results = {name: data for name, data in files.items() if name.startswith("aws/")}, files.get("results.json")
     made = statement.build(entries, digests, producer=producer, results=results, aws=aws)

@@ -124,9 +124,8 @@ def _run(history: History) -> dict[str, Json]:
     made: dict[str, Json] = {"id": genesis["lease"], "provider": genesis["provider"]}
     if "profile" in genesis:
         made["profile"] = {name: genesis["profile"][name] for name in ("name", "sha256") if name in genesis["profile"]}
-    made |= {
-        theirs: offer[ours] for ours, theirs in (("region", "region"), ("zone", "availabilityZone"), ("gpu", "gpu")) if offer.get(ours)
-    }
+    named = [("region", "region"), ("gpu", "gpu")] + ([("zone", "availabilityZone")] if _in_that_zone(history, offer.get("zone")) else [])
+    made |= {theirs: offer[ours] for ours, theirs in named if offer.get(ours)}
     if "spot" in offer:
         made["purchase"] = "spot" if offer["spot"] else "on-demand"
     made |= {name: genesis[name] for name in ("budgetMicroUsd", "maxRunSeconds", "deadline") if name in genesis}
@@ -136,6 +135,12 @@ def _run(history: History) -> dict[str, Json]:
     if outcomes := history.of("outcome"):
         made["outcome"] = outcomes[-1]["outcome"]
     return made
+
+
+def _in_that_zone(history: History, zone: Json) -> bool:
+    """Was every machine asked for where the first offer was? After a failover the zone stands with each machine only."""
+    asked = [ask.body.get("params", {}) for ask in history.asks if ask.body["class"] in LAUNCHES]
+    return all(params.get("zone", zone) == zone for params in asked if "quote" in params)
 
 
 def _host_keys(history: History, thing: Thing) -> dict[str, Json]:

@@ -16,9 +16,9 @@ from typing import Any
 
 from provisioner.errors import RunError
 from provisioner.evidence import chain, measured, render
+from provisioner.evidence.bundle import stated
 from provisioner.evidence.files import FILE_LIMIT, Folder, Unreadable
 from provisioner.evidence.history import Nonsense
-from provisioner.evidence.statement import build
 from provisioner.model import Json
 
 PRODUCER = {"name": "gpulease", "version": "report"}
@@ -57,9 +57,11 @@ def load(folder: Path) -> Record:
             results = files.read("results.json", render.RESULTS_LIMIT) if "results.json" in files.names else None
             samples = files.read("samples.jsonl", FILE_LIMIT) if "samples.jsonl" in files.names else None
             digests = {name: files.sha256(name) for name in sealed(read) if name in files.names}
+            said = {name: files.read(name, FILE_LIMIT) for name in files.names if name.startswith("aws/")}
         if results is not None:
             digests.setdefault("results.json", _sha256(results))
-        statement = build(read.entries, digests, producer=PRODUCER, results=results)
+        beside = said if results is None else said | {"results.json": results}
+        statement = stated(read.entries, digests, PRODUCER, beside)
     except (Unreadable, chain.Broken, Nonsense) as e:
         raise RunError(f"no report can be made of {folder}", why=e.problem.message, next=f"gpulease verify {folder}") from None
     return Record(statement, results, doubts(measured.read(results), samples))

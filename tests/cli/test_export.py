@@ -107,3 +107,7 @@ def test_a_copy_without_names_verifies_and_says_what_it_costs_and_where_its_open
     first = (tmp_path / "b.zip").read_bytes()
     assert CliRunner().invoke(app, ["export", "--redact", "--to", "b.zip"]).exit_code == 0
     assert (tmp_path / "b.zip").read_bytes() == first
+    for words in (["export", "--redact"], ["export"]):
+        assert CliRunner().invoke(app, words).exit_code == 0
+    assert (tmp_path / f"{LEASE}.evidence.redacted.zip").read_bytes() == first, "the full proof lies where the copy without names was"
+    assert b"198.51.100.77" in (tmp_path / f"{LEASE}.evidence.zip").read_bytes()

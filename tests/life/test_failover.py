@@ -24,6 +24,9 @@ def test_a_zone_without_room_is_left_for_the_next_and_every_try_is_told_and_prov
     assert [body["params"]["zone"] for body in intents] == ["us-east-1a", "us-east-1b", "us-east-1c"]
     assert [body["code"] for body in bench.entries("failed") if body["op"] == "create"] == ["InsufficientInstanceCapacity"] * 2
     assert len([body for body in bench.entries("intent") if body.get("class") == "security-group" and body["op"] == "create"]) == 1
+    told = bench.statement()
+    assert "availabilityZone" not in told["run"], "its first offer was in another one than its machine"
+    assert [one["availabilityZone"] for one in told["instances"]] == ["us-east-1a", "us-east-1b", "us-east-1c"]
     assert not bench.left() and bench.verify() == 0
 
 
