@@ -208,8 +208,11 @@ def prove(folder: LeaseFolder, *, supersedes: bool = False) -> Proved:
     one shows at least as much: AWS forgets after 90 days, and then nobody could make it again.
     """
     from provisioner.evidence import archive, bill, bundle, tiers, verify
+    from provisioner.evidence.files import Unreadable
 
-    there = bundle.members(folder.evidence) if (folder.evidence / "statement.dsse.json").is_file() else {}
+    there: dict[str, bytes] = {}
+    with contextlib.suppress(Unreadable):  # what cannot be read any more cannot be kept, and must not stand in the way of a new one
+        there = bundle.members(folder.evidence) if (folder.evidence / "statement.dsse.json").is_file() else {}
     later = {name for name in there if name.startswith(bundle.ADDED) or name == bill.FILE}
     kept = folder.path.with_name(f"{folder.id}.before-{sha256(there['statement.dsse.json'])[:8]}.zip") if later else None
     was = verify.verify(folder.evidence).tier if later else ""

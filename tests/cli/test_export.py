@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from provisioner import ledger
+from provisioner import closing, ledger
 from provisioner.cli import app
 from provisioner.evidence import bundle, verify
+from provisioner.evidence.files import Unreadable
 from tests.evidence.bundles import copy, files_of
 from tests.evidence.test_redact import told
 
@@ -88,6 +90,18 @@ def test_a_key_that_does_not_sign_stops_it_and_says_why(key: str, proof: Path, t
     monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "nobody"))
     done = CliRunner().invoke(app, ["export", "--sign-ssh", key])
     assert done.exit_code == 4 and ("did not sign" in done.stderr or "cannot be listed" in done.stderr) and not list(tmp_path.glob("*.zip"))
+
+
+def test_a_proof_that_cannot_be_read_any_more_does_not_stand_in_the_way_of_a_new_one(proof: Path) -> None:
+    run = ledger.root() / "runs" / LEASE
+    for name, data in bundle.members(proof).items():
+        if name in ("journal.jsonl", *bundle.COVERED):
+            (run / name).write_bytes(data)
+    os.mkfifo(proof / "pipe")
+    with pytest.raises(Unreadable):
+        bundle.members(proof)
+    closing.prove(ledger.find(LEASE))
+    assert bundle.members(proof) and not list(proof.parent.glob("*.before-*"))
 
 
 def test_a_copy_without_names_verifies_and_says_what_it_costs_and_where_its_openings_are(proof: Path, tmp_path: Path) -> None:
