@@ -174,7 +174,8 @@ def _seal(folder: LeaseFolder, journal: Journal, outcome: Outcome, code: Exit, p
     if isinstance(provider, Witness) and launched(journal.entries) and holdings(journal.entries).verdict is not Verdict.UNPROVEN:
         _witnessed(folder, journal, provider)
     proved = prove(folder)
-    return Sealed(proved.evidence, before=proved.words(folder) if proved.before else "")
+    again = f"; `gpulease proof corroborate {folder.id}` asks AWS about the longer journal"
+    return Sealed(proved.evidence, before=proved.words() + again if proved.before else "")
 
 
 def _witnessed(folder: LeaseFolder, journal: Journal, provider: Provider) -> None:
@@ -196,9 +197,8 @@ class Proved:
     was: str = ""
     tier: str = ""
 
-    def words(self, folder: LeaseFolder) -> str:
-        again = f"`gpulease proof corroborate {folder.id}` asks AWS again"
-        return f"the proof was {self.was} and is {self.tier} over the longer journal; {again}; the one before is kept: {self.before}"
+    def words(self) -> str:
+        return f"the proof was {self.was}, and {self.tier} is what this one shows; the one before is kept: {self.before}"
 
 
 def prove(folder: LeaseFolder, *, supersedes: bool = False) -> Proved:

@@ -47,7 +47,7 @@ def corroborate(name: str | None, lookups_only: bool, tell: Tell, sleep: Callabl
     _keep(folder, found, anew=not lookups_only)
     proved = closing.prove(folder, supersedes=True)
     if proved.before is not None:
-        tell(proved.words(folder))
+        tell(proved.words())
     report = verify.verify(folder.evidence, cloudtrail_keys=keys)
     record = {
         "schema": "gpulease/corroborate/1",

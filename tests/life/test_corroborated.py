@@ -46,9 +46,8 @@ def test_a_proof_climbs_from_the_machines_document_to_the_bill_and_a_second_jour
     assert ended.code == Exit.OK and verify.verify(bench.folder.evidence).tier == "identified"
     (before,) = kept(bench)
     assert verify.verify(before, "billed").exit == 0
-    assert (
-        f"the proof was billed and is AWS-identified over the longer journal; `gpulease proof corroborate {bench.folder.id}`" in ended.story
-    )
+    told = f"the proof was billed, and AWS-identified is what this one shows; the one before is kept: {before}; `gpulease proof corroborate"
+    assert told in ended.story
     code, again = asked(bench, "proof", "corroborate")
     assert (code, again["verify"]["tier"]) == (0, "billed") and kept(bench) == [before]
 
