@@ -9,14 +9,29 @@ from __future__ import annotations
 
 from cost.budget import Budget, BudgetTooSmall
 from cost.from_journal import intervals, spent, unpriced
-from cost.meter import Interval, Spend, meter
-from cost.money import MICRO, MoneyError, bill, parse, show, show_per_hour, up
-from cost.prices import STALE_DAYS, TOO_OLD_DAYS, Beside, Price, UnitPrice, UnknownPrice, age_days, beside, is_stale, is_too_old
+from cost.meter import Interval, Spend, basis, meter
+from cost.money import MICRO, MoneyError, amount, bill, parse, show, show_per_hour, up
+from cost.prices import (
+    OWN_WORD,
+    SPOT_CEILING,
+    STALE_DAYS,
+    TOO_OLD_DAYS,
+    Beside,
+    Price,
+    UnitPrice,
+    UnknownPrice,
+    age_days,
+    beside,
+    is_stale,
+    is_too_old,
+)
 from cost.quote import GUARD_TAIL_SECONDS, Line, Quote, line_of, own_host, quote
 
 __all__ = [
     "GUARD_TAIL_SECONDS",
     "MICRO",
+    "OWN_WORD",
+    "SPOT_CEILING",
     "STALE_DAYS",
     "TOO_OLD_DAYS",
     "Beside",
@@ -31,6 +46,8 @@ __all__ = [
     "UnitPrice",
     "UnknownPrice",
     "age_days",
+    "amount",
+    "basis",
     "beside",
     "bill",
     "intervals",

@@ -12,11 +12,12 @@ This file must not know how a journal looks, or what a provider is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cost.money import EC2_MINIMUM_SECONDS, HOUR, bill
+from cost.prices import OWN_WORD, SPOT_CEILING
 from cost.quote import Line
 
 
@@ -136,3 +137,17 @@ def _charge(line: Line, interval: Interval) -> SpendLine:
     usual = line.micro_usd_per_hour if line.micro_usd_per_hour_usual is None else line.micro_usd_per_hour_usual
     best = min(max(bill(usual, best_s), lo), hi) if interval.certain else 0
     return SpendLine(line.name, interval.resource, lo, best, hi, lo_s, hi_s, line.source, line.as_of)
+
+
+def basis(priced: Iterable[tuple[str, str, str]]) -> str:
+    """What amounts were reckoned with, out of (name, source, day) of each price: "public list price", and what is not that.
+
+    A spot machine is paid at what the market asks, up to a ceiling; one of the user's own at the user's word. "" without any price.
+    """
+    said: dict[str, None] = {}
+    for name, source, day in priced:
+        if name == "instance" and source.startswith(SPOT_CEILING):
+            said[f"a spot machine at the market's price, its ceiling is {source.removeprefix(SPOT_CEILING)}, {day}"] = None
+        else:
+            said[f"{source}, {day}" if source == OWN_WORD else "public list price"] = None
+    return "; ".join(sorted(said, key=lambda words: words != "public list price"))

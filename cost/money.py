@@ -40,14 +40,20 @@ def parse(text: str) -> int:
     return int(micro)
 
 
-def show(micro: int) -> str:
-    """ "$0.21": whole cents, rounded up; below one cent as many decimals as it takes not to say $0.00."""
+def amount(micro: int, *, up: bool = True) -> str:
+    """ "0.53": the one way an amount is written, on the terminal and in a proof: whole cents, rounded up, so that it is never told as less
+    than it is. `up=False` is for a lower bound, which is cut. Below one cent it is exact: what costs something is never 0.00."""
     if micro < 0:
-        return "-" + show(-micro)
+        return "-" + amount(-micro, up=up)
     if 0 < micro < 10_000:
-        return f"${Decimal(up(micro, 100) * 100) / MICRO:.4f}"
-    cents = up(micro, 10_000)
-    return f"${cents // 100:,}.{cents % 100:02d}"
+        return f"0.{micro:06d}".rstrip("0")
+    cents = -(-micro // 10_000) if up else micro // 10_000
+    return f"{cents // 100}.{cents % 100:02d}"
+
+
+def show(micro: int, *, up: bool = True) -> str:
+    """ "$0.53": the same with its sign."""
+    return f"{'-' * (micro < 0)}${amount(abs(micro), up=up)}"
 
 
 def show_per_hour(micro: int) -> str:

@@ -27,6 +27,13 @@ class UnknownPrice(LookupError):
     """Nobody has written this price down. Unknown is never zero."""
 
 
+SPOT_CEILING = "spot ceiling: "
+"""How the source of a price begins that is the most to pay on the spot market, and not what is paid."""
+
+OWN_WORD = "the user's own word for a machine of theirs"
+"""The source of a price that nobody lists."""
+
+
 @dataclass(frozen=True)
 class Price:
     """Money per hour as published: where it was read, and on what day (YYYY-MM-DD)."""

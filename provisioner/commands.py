@@ -28,7 +28,7 @@ from provisioner.clouds import (
 from provisioner.errors import Exit, GpuleaseError, RefusedError, UsageError
 from provisioner.lease import LINGER_S, PATIENCE_S, holdings
 from provisioner.model import Verdict
-from provisioner.render import SIMULATED, Story, error_text, table
+from provisioner.render import SIMULATED, Story, cost_text, error_text, table
 from provisioner.scope import Cancelled, Scope, cry, signals
 from provisioner.terminal import bug, complain
 
@@ -138,18 +138,12 @@ def _run_text(ended: Any, simulated: bool) -> str:
             line
             for line in (
                 f"verdict   {ended.verdict}: {ended.now}",
-                f"cost      {_cost_text(ended.spend)}" + (", SIMULATED" if simulated else ""),
+                f"cost      {cost_text(ended.spend)}" + (", SIMULATED" if simulated else ""),
                 f"proof     {ended.sealed.evidence}" if ended.sealed.evidence else f"no proof  {clean(ended.sealed.why_not)}",
             )
         )
     )
     return "\n\n".join(parts)
-
-
-def _cost_text(spend: cost.Spend | None) -> str:
-    if spend is None:
-        return "cannot be told: no price is known for what was there"
-    return f"{cost.show(spend.best)} ({cost.show(spend.lo)} to {cost.show(spend.hi)}, public list price)"
 
 
 def list_table(every: bool) -> Answer:

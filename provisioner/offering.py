@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS, MOST_REASONS, WIDE = 24, 12, 120
 FALLBACK_REGION = "us-east-1"
-CEILING = "spot ceiling: the on-demand price, "  # as aws_offers begins the source of a ceiling; its own line explains it
+CEILING = f"{cost.SPOT_CEILING}the on-demand price, "  # as aws_offers begins the source of a ceiling; its own line explains it
 SCHEMA = "gpulease/offers/1"
 
 

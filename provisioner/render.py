@@ -152,6 +152,15 @@ def plan_text(plan: Plan) -> str:
     return table(rows)
 
 
+def cost_text(spend: cost.Spend | None) -> str:
+    """Best guess, bounds, and what they were reckoned with."""
+    if spend is None:
+        return "cannot be told: no price is known for what was there"
+    amounts = f"{cost.show(spend.best)} ({cost.show(spend.lo, up=False)} to {cost.show(spend.hi)}"
+    basis = cost.basis((line.name, line.source, line.as_of) for line in spend.lines)
+    return clean(f"{amounts}, {basis})" if basis else f"{amounts})", limit=600)
+
+
 def how_bought(plan: Plan) -> str:
     return ("spot" if plan.offer.spot else "on demand") + (", through a fleet" if plan.profile.launch.fleet else "")
 

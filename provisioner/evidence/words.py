@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cost
 from provisioner.clean import clean
 from provisioner.evidence import limits, tiers
 from provisioner.model import Json
@@ -21,12 +22,7 @@ def text(value: object, limit: int = 120) -> str:
     return " ".join(clean(str(value), limit=limit).split())
 
 
-def usd(micro: int, *, up: bool = True) -> str:
-    """`0.53`; a bound is rounded outwards, and below a cent as many decimals are shown as it takes not to say 0.00."""
-    if 0 < micro < 10_000:
-        return f"0.{micro:06d}".rstrip("0")
-    cents = -(-micro // 10_000) if up else micro // 10_000
-    return f"{cents // 100}.{cents % 100:02d}"
+usd = cost.amount  # without a sign: its column or its sentence says USD
 
 
 def span(seconds: int) -> str:
@@ -137,11 +133,11 @@ def _besides(predicate: Predicate) -> list[str]:
 
 
 def _cost(predicate: Predicate) -> str:
-    cost = predicate["cost"]
+    costs = predicate["cost"]
     what = "Cost at list price, had it been real," if predicate["simulated"] else "Cost at list price"
-    if "totalHiMicroUsd" not in cost:
-        return f"{what} at least {usd(cost['totalLoMicroUsd'], up=False)} USD; no upper bound is shown."
-    return f"{what} {usd(cost['totalLoMicroUsd'], up=False)} to {usd(cost['totalHiMicroUsd'])} USD."
+    if "totalHiMicroUsd" not in costs:
+        return f"{what} at least {usd(costs['totalLoMicroUsd'], up=False)} USD; no upper bound is shown."
+    return f"{what} {usd(costs['totalLoMicroUsd'], up=False)} to {usd(costs['totalHiMicroUsd'])} USD."
 
 
 def evaluated(value: Json) -> str:

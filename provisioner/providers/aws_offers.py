@@ -165,10 +165,10 @@ def _one(place: Place, type: Type, zone: str | None, way: str, need: Requirement
 def _ceiling(listed: Price | Unknown, need: Requirements, today: date) -> Price | Unknown:
     """The most that an hour on the spot market may cost: what the profile says, else the on-demand price."""
     if need.spot_max_micro_usd is not None:
-        return Price(need.spot_max_micro_usd, "spot ceiling: needs.spot_max_usd_per_hour", today.isoformat())
+        return Price(need.spot_max_micro_usd, f"{cost.SPOT_CEILING}needs.spot_max_usd_per_hour", today.isoformat())
     if isinstance(listed, Unknown):
         return Unknown(f"{listed.why}, so a spot request has no ceiling; needs.spot_max_usd_per_hour would be one")
-    return replace(listed, source=f"spot ceiling: the on-demand price, {listed.source}")
+    return replace(listed, source=f"{cost.SPOT_CEILING}the on-demand price, {listed.source}")
 
 
 def _ages(place: Place) -> Iterator[str]:

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from typing import cast
 
-from cost import Price
+from cost import OWN_WORD, Price
 from provisioner.clean import clean
 from provisioner.errors import HostError, NotCreated, ProviderError, RefusedError
 from provisioner.model import Host, Inventory, Json, LaunchSpec, Looked, Offer, Phase, Requirements, Resource, Traits
@@ -207,9 +207,7 @@ class StaticProvider:
             )
         today = datetime.now(UTC).date().isoformat()
         price = (
-            Price(0, "not billed by gpulease: the machine is yours", today)
-            if self.price is None
-            else Price(self.price, "the user's own word for a machine of theirs", today)
+            Price(0, "not billed by gpulease: the machine is yours", today) if self.price is None else Price(self.price, OWN_WORD, today)
         )
         memory_mib = min(memory) if memory else None
         return [Offer(self.name, self.address, "host", " + ".join(names), len(boards), memory_mib, vcpus, price)]

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import cost
 from provisioner.evidence import measured, words
 from provisioner.report import Record
 from provisioner.report import load as load
@@ -24,6 +25,10 @@ def lease(record: Record) -> str:
     blocks = [headline(record), *(f"  {said}" for said in words.verdict(predicate)), ""]
     blocks += _measured(results)
     blocks += titled("cost in USD", table(("what", "of", "at least", "best", "at most"), cost_rows(predicate)))
+    basis = cost.basis(
+        (p["component"], p["source"], p["asOf"]) for p in predicate["cost"]["prices"] if p["microUsdPerHour"] or p["fixedMicroUsd"]
+    )
+    blocks[-1:] = [f"  reckoned with: {words.text(basis, 400)}", ""] if basis else [""]
     blocks += titled("guards", table(("guard", "state", "would fire"), guard_rows(predicate)))
     left = [
         (r["class"], r.get("id", "(answer lost)"), r["final"]) for r in predicate["resources"] if r["final"] not in ("deleted", "absent")

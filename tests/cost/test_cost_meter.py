@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cost import Interval, Line, Price, UnknownPrice, intervals, meter, quote, spent
+from cost import OWN_WORD, SPOT_CEILING, Interval, Line, Price, UnknownPrice, basis, intervals, meter, quote, spent
 from cost.from_journal import lines
 
 START = datetime(2026, 11, 21, 14, 0, 0, tzinfo=UTC)
@@ -270,3 +270,12 @@ def test_a_fleet_seen_gone_without_a_machine_cost_at_most_until_then_and_nothing
     assert (i.start_lo, i.end_hi, i.certain, i.open) == (ms(1), ms(21), False, False)
     diary.write(30, "verdict", verdict="released")
     assert not intervals(diary.entries, ms(9999))
+
+
+def test_amounts_are_called_what_they_were_reckoned_with() -> None:
+    disk, listed = ("disk", "Vantage, EBS", "2026-11-01"), ("instance", "AWS Price List", "2026-11-02")
+    ceiling = ("instance", f"{SPOT_CEILING}needs.spot_max_usd_per_hour", "2026-11-02")
+    assert basis([]) == "" and basis([listed, disk]) == "public list price"
+    spot = "public list price; a spot machine at the market's price, its ceiling is needs.spot_max_usd_per_hour, 2026-11-02"
+    assert basis([ceiling, disk]) == basis([ceiling, listed]) == spot
+    assert basis([("instance", OWN_WORD, "2026-11-02")]) == "the user's own word for a machine of theirs, 2026-11-02"

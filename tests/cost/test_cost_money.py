@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cost import MoneyError, Price, UnknownPrice, age_days, bill, is_stale, is_too_old, parse, quote, show, show_per_hour
+from cost import MoneyError, Price, UnknownPrice, age_days, amount, bill, is_stale, is_too_old, parse, quote, show, show_per_hour
 from cost.breakeven import break_even
 from cost.prices import unit_price
 
@@ -52,8 +52,8 @@ def test_what_is_read_is_what_was_written(micro: int) -> None:
 
 @pytest.mark.parametrize(
     ("micro", "text"),
-    [(210_000, "$0.21"), (209_001, "$0.21"), (1_000_000, "$1.00"), (0, "$0.00"), (1, "$0.0001"), (4_200, "$0.0042"), (9_999, "$0.0100"),
-     (10_000, "$0.01"), (10_001, "$0.02"), (1_234_567_890_000, "$1,234,567.89"), (-210_000, "-$0.21")],
+    [(210_000, "$0.21"), (209_001, "$0.21"), (1_000_000, "$1.00"), (0, "$0.00"), (1, "$0.000001"), (4_200, "$0.0042"), (9_999, "$0.009999"),
+     (10_000, "$0.01"), (10_001, "$0.02"), (1_234_567_890_000, "$1234567.89"), (-210_000, "-$0.21")],
 )  # fmt: skip
 def test_money_is_shown_rounded_up(micro: int, text: str) -> None:
     assert show(micro) == text
@@ -61,7 +61,13 @@ def test_money_is_shown_rounded_up(micro: int, text: str) -> None:
 
 @given(st.integers(1, 10**12))
 def test_what_costs_something_is_never_shown_as_less_nor_as_nothing(micro: int) -> None:
-    assert Decimal(show(micro).replace("$", "").replace(",", "")) * 10**6 >= micro
+    assert Decimal(show(micro).replace("$", "")) * 10**6 >= micro
+
+
+@given(st.integers(0, 10**12))
+def test_a_lower_bound_is_never_shown_as_more_than_it_is(micro: int) -> None:
+    assert Decimal(show(micro, up=False).replace("$", "")) * 10**6 <= micro
+    assert show(micro, up=False) == f"${amount(micro, up=False)}" and show(micro) == f"${amount(micro)}"
 
 
 def test_a_rate_is_shown_exactly() -> None:

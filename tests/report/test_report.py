@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+import cost
 from provisioner import report
 from provisioner.errors import RunError
-from provisioner.evidence import render
+from provisioner.evidence import render, words
+from provisioner.render import cost_text
 from provisioner.report import markdown, tables
 from tests.evidence import bundles
 from tests.report.leases import bare, folder
@@ -122,3 +125,14 @@ def test_a_folder_that_cannot_be_read_is_an_error_with_a_next_step(spoil: str, t
 def test_the_record_for_json_holds_the_statement_and_the_results(lease: report.Record) -> None:
     made = lease.record()
     assert list(made) == ["lease", "predicate", "results", "doubts"] and json.loads(json.dumps(made)) == made
+
+
+def test_one_cost_has_one_answer_at_the_end_of_a_run_in_its_report_and_in_its_proof(lease: report.Record) -> None:
+    spent = lease.predicate["cost"]
+    lo, best, hi = (spent[f"total{end}MicroUsd"] for end in ("Lo", "Best", "Hi"))
+    assert lo % 10_000 and best % 10_000 and hi % 10_000  # each is rounded
+    ending = re.findall(r"\$([0-9.]+)", cost_text(cost.Spend(lo, best, hi, False)))
+    *_, low, likely, high = tables.cost_rows(lease.predicate)[-1]
+    assert ending == [likely, low, high] and f"{low} to {high} USD" in words.first(lease.predicate)[-1]
+    assert float(low) * 1e6 <= lo and float(high) * 1e6 >= hi
+    assert "reckoned with: public list price\n" in tables.lease(lease)
