@@ -178,7 +178,9 @@ def release(
 
 @app.command(epilog=REAP_CODES)
 def reap(
-    leases: Annotated[list[str] | None, typer.Argument(metavar="[LEASE]...", help="Only these, even if they are still in time.")] = None,
+    leases: Annotated[
+        list[str] | None, typer.Argument(metavar="[LEASE]...", help="Only these, by id or an end of one; also in time.")
+    ] = None,
     go: Annotated[bool, typer.Option("--go", help="Really let go. Without it only what would be done is shown.")] = False,
     region: Annotated[
         list[str] | None, typer.Option(help="Only there; may be given again. Without it in every region of the account.", metavar="REGION")

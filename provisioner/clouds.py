@@ -337,7 +337,18 @@ def _money(text: str) -> int:
 
 
 def default_region(aws_profile: str | None) -> str:
-    """The region that the user's AWS configuration names."""
+    """The region that the user's AWS configuration names. UsageError where it names none."""
+    if not (region := configured_region(aws_profile)):
+        raise UsageError(
+            "no AWS region is known",
+            why="neither the profile, nor --region, nor your AWS configuration names one",
+            next="--region us-east-1",
+        )
+    return region
+
+
+def configured_region(aws_profile: str | None) -> str:
+    """The same, or "" where it names none. RefusedError for a configuration that cannot be used."""
     import boto3
     from botocore.exceptions import BotoCoreError
 
@@ -347,13 +358,7 @@ def default_region(aws_profile: str | None) -> str:
         raise RefusedError(
             f"your AWS configuration cannot be used: {e}", why="~/.aws and the AWS_ variables", next="aws configure list"
         ) from e
-    if not region:
-        raise UsageError(
-            "no AWS region is known",
-            why="neither the profile, nor --region, nor your AWS configuration names one",
-            next="--region us-east-1",
-        )
-    return str(region)
+    return str(region or "")
 
 
 def newest(name: str | None) -> ledger.LeaseFolder:

@@ -22,7 +22,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,13 +136,19 @@ def create(card: dict[str, Any], id: str | None = None) -> LeaseFolder:
 
 def find(text: str) -> LeaseFolder:
     """The lease a user means: a whole id, or the unambiguous end or beginning of one."""
-    every = list(folders())
-    hits = [f for f in every if f.id == text] or [f for f in every if text and (f.id.endswith(text) or f.id.startswith(text))]
-    if len(hits) == 1:
-        return hits[0]
-    if hits:
-        raise UsageError(f"{text!r} could be {len(hits)} leases: {', '.join(f.id for f in hits[:5])}", next="gpulease ls --all")
-    raise UsageError(f"no lease here is called {text!r}", why=f"looked in {root() / 'runs'}", next="gpulease ls --all")
+    every = {folder.id: folder for folder in folders()}
+    if (id := meant(text, every, next="gpulease ls --all")) is None:
+        raise UsageError(f"no lease here is called {text!r}", why=f"looked in {root() / 'runs'}", next="gpulease ls --all")
+    return every[id]
+
+
+def meant(text: str, ids: Iterable[str], *, next: str) -> str | None:
+    """Which of the ids that is: a whole one, or its unambiguous end or beginning. None for none of them, UsageError for several."""
+    every = list(ids)
+    hits = [text] if text in every else [id for id in every if text and (id.endswith(text) or id.startswith(text))]
+    if len(hits) > 1:
+        raise UsageError(f"{text!r} could be {len(hits)} leases: {', '.join(hits[:5])}", next=next)
+    return hits[0] if hits else None
 
 
 def folders() -> Iterator[LeaseFolder]:

@@ -68,6 +68,7 @@ class Reaped:
     unseen: tuple[Unseen, ...]
     unlisted: Mapping[str, str]  # kinds that we never make and that could not be listed somewhere -> why
     answers: int
+    absent: tuple[str, ...] = ()  # named by their whole ids, and nothing of them is shown where was looked
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -84,26 +85,26 @@ Reach = Callable[[Sequence[str]], Provider]
 
 
 def reap(clouds: Mapping[str, Provider], reach: Reach, names: Sequence[str], *, go: bool, now: float | None = None) -> Reaped:
-    """What is there, by region; with `go`, what became of what was due. Raises ProviderError when no region could be seen."""
+    """What is there, by region; with `go`, what became of what was due. Of named leases alone, where any are.
+
+    A name is a lease's whole id, or an end or beginning that one of those that the provider shows has and no other. Raises ProviderError
+    when no region could be seen, UsageError for a name that is none of theirs and no whole id.
+    """
     looks, unseen = _survey(clouds)
     by_lease: dict[str, list[Resource]] = {}
     for resource in (r for one in looks.values() for r in one.resources):
         # A tag in a shape that we never write is somebody else's, however it is called.
         if resource.phase is not Phase.GONE and ledger.LEASE_ID.fullmatch(resource.lease):
             by_lease.setdefault(resource.lease, []).append(resource)
-    if unknown := [name for name in names if name not in by_lease]:
-        raise UsageError(
-            f"the provider shows nothing of {unknown[0]!r}",
-            why=f"it shows {', '.join(sorted(by_lease)) or 'no leases'}"
-            + (f"; {', '.join(u.region for u in unseen)} could not be looked at" if unseen else ""),
-            next="gpulease reap",
-        )
+    wanted = dict.fromkeys(_meant(name, by_lease, unseen) for name in names)
+    if names:
+        by_lease = {lease: resources for lease, resources in by_lease.items() if lease in wanted}
     if now is None:
         # The provider's own clock where it tells: ours may be a day ahead, and the leases are other people's too.
         dates = [one.provider_date for one in looks.values() if one.provider_date]
         now = instant(min(dates)) if dates else time.time()
     overdue_s = times.of(next(iter(clouds.values())).traits.simulated).overdue_s
-    found = [_found(lease, tuple(resources), names, now, overdue_s) for lease, resources in sorted(by_lease.items())]
+    found = [_found(lease, tuple(resources), tuple(wanted), now, overdue_s) for lease, resources in sorted(by_lease.items())]
     if go and (due := [one for one in found if one.due]):
         # Side by side: while one machine takes its minutes to go, the others must not go on billing.
         with ThreadPoolExecutor(min(len(due), MOST_LEASES), thread_name_prefix="reap") as threads:
@@ -111,7 +112,21 @@ def reap(clouds: Mapping[str, Provider], reach: Reach, names: Sequence[str], *, 
         found = [done.get(one.lease, one) for one in found]
     unlisted = {looked.kind: looked.reason for one in looks.values() for looked in one.looked_in if not looked.checked}
     answers = sum(len(one.request_ids) for one in looks.values())
-    return Reaped(tuple(found), tuple(looks), tuple(unseen), unlisted, answers)
+    return Reaped(tuple(found), tuple(looks), tuple(unseen), unlisted, answers, tuple(lease for lease in wanted if lease not in by_lease))
+
+
+def _meant(name: str, by_lease: Mapping[str, object], unseen: Sequence[Unseen]) -> str:
+    """The lease of that name. A whole id may be one of which nothing is left; anything else has to be one that is shown."""
+    if ledger.LEASE_ID.fullmatch(name):
+        return name
+    if (lease := ledger.meant(name, sorted(by_lease), next="gpulease reap")) is None:
+        raise UsageError(
+            f"the provider shows nothing of {name!r}",
+            why=f"it shows {', '.join(sorted(by_lease)) or 'no leases'}"
+            + (f"; {', '.join(u.region for u in unseen)} could not be looked at" if unseen else ""),
+            next="gpulease reap",
+        )
+    return lease
 
 
 def _survey(clouds: Mapping[str, Provider]) -> tuple[dict[str, Inventory], list[Unseen]]:

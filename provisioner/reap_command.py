@@ -10,20 +10,26 @@ import contextlib
 import shlex
 import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from provisioner import __version__, closing, providers
-from provisioner.clouds import default_region
-from provisioner.errors import UsageError
-from provisioner.reap import Reaped, reap
+from provisioner import closing, ledger, providers, times
+from provisioner.clouds import configured_region
+from provisioner.errors import ProviderError, UsageError
+from provisioner.journal import instant, rfc3339
+from provisioner.providers.aws_errors import CREDENTIALS
+from provisioner.reap import Found, Reaped, reap
 from provisioner.render import SIMULATED, table
 from provisioner.scope import Scope, cry, signals
 
 Coded = tuple[int, dict[str, Any], str]
 WAYS = ("systemd", "cron", "github")
 EVERY_MIN = 15
+FIRST_REGION = "us-east-1"
+"""Where it is asked which regions there are, if nothing names one: every account of AWS's main partition has it turned on."""
+COLUMNS = 80
 
 
 def reap_leases(names: list[str], go: bool, regions: list[str], aws_profile: str | None, endpoint: str | None) -> Coded:
@@ -31,8 +37,11 @@ def reap_leases(names: list[str], go: bool, regions: list[str], aws_profile: str
         return providers.connect("aws", {"region": where[0], "regions": list(where), "profile": aws_profile, "endpoint": endpoint})
 
     began, off = time.monotonic(), tuple[str, ...]()
+    options = [word for region in regions for word in ("--region", region)]
+    options += ["--aws-profile", aws_profile] if aws_profile else []
+    options += ["--endpoint", endpoint] if endpoint else []
     if not regions:
-        regions, off = reach(["us-east-1" if endpoint else default_region(aws_profile)]).enabled_regions()
+        regions, off = _every_region(reach, FIRST_REGION if endpoint else configured_region(aws_profile))
     with contextlib.ExitStack() as calm:
         if go:
             calm.enter_context(signals(Scope(), lambda text: cry(f"{text}: this goes on until what is overdue is gone")))
@@ -49,36 +58,69 @@ def reap_leases(names: list[str], go: bool, regions: list[str], aws_profile: str
         "tookMs": took_ms,
         "went": go,
         "leases": [f.record() for f in reaped.leases],
+        "absent": list(reaped.absent),
         "exit": code,
     }
-    return code, record, _reap_text(reaped, off, go=go, took_ms=took_ms, simulated=endpoint is not None)
+    return code, record, _reap_text(reaped, off, options, named=bool(names), go=go, took_ms=took_ms, simulated=endpoint is not None)
 
 
-def _reap_text(reaped: Reaped, off: Sequence[str], *, go: bool, took_ms: int, simulated: bool) -> str:
-    rows = [
-        [
-            f.lease,
-            f.state,
-            f.deadline[:16].replace("T", " "),
-            f"{len(f.resources)}: {', '.join(sorted({r.kind for r in f.resources}))}",
-            ", ".join(sorted({r.region for r in f.resources})),
-            f.said,
-        ]
-        for f in reaped.leases
-    ]
+def _every_region(reach: Callable[[Sequence[str]], Any], configured: str) -> tuple[list[str], tuple[str, ...]]:
+    """Where the account can have anything, and the regions that it never turned on."""
+    try:
+        regions, off = reach([configured or FIRST_REGION]).enabled_regions()
+    except ProviderError as e:
+        if not configured and e.provider_code in CREDENTIALS:
+            # The logins of AWS's other partitions are known in their own regions only.
+            asked = f"no region is configured, so {FIRST_REGION} was asked which there are; a login of GovCloud or China is not known there"
+            e.why = f"{e.why}; {asked}" if e.why else asked
+            e.next = f"gpulease reap --region us-gov-west-1, or whichever region knows the login; else: {e.next}"
+        raise
+    return list(regions), off
+
+
+def _reap_text(reaped: Reaped, off: Sequence[str], options: Sequence[str], *, named: bool, go: bool, took_ms: int, simulated: bool) -> str:
     where = reaped.regions[0] if len(reaped.regions) == 1 else f"{len(reaped.regions)} regions"
     lines = [SIMULATED, ""] if simulated else []
-    lines.append(
-        table(rows, ("lease", "state", "deadline (UTC)", "resources", "region", "")) if rows else f"nothing of gpulease's in {where}"
-    )
+    if reaped.leases:
+        shown = table([(f.lease, f.state, f.deadline[:16].replace("T", " ")) for f in reaped.leases], ("lease", "state", "deadline (UTC)"))
+        head, *rows = shown.splitlines()
+        lines += [head, *(line for row, found in zip(rows, reaped.leases, strict=True) for line in (row, *_what(found)))]
+    elif not named:
+        lines.append(f"nothing of gpulease's in {where}")
+    lines += [line for lease in reaped.absent for line in _absent(lease, where)]
     lines += ["", f"looked in {where}: {reaped.answers} answers, {took_ms / 1000:.1f} s"]
     if off:
-        lines.append(f"not opted in, so not looked at: {', '.join(off)}")
+        lines += _wrapped(f"not opted in, so not looked at: {', '.join(off)}")
     lines += [f"UNCHECKED {one.region}: {one.why}" for one in reaped.unseen]
     lines += [f"{kind} could not be listed everywhere: {why}" for kind, why in sorted(reaped.unlisted.items())]
-    if not go and any(f.due for f in reaped.leases):
-        lines += ["", "nothing was touched; `gpulease reap --go` lets go of what is overdue"]
+    if not go and (due := [f.lease for f in reaped.leases if f.due]):
+        command = shlex.join(["gpulease", "reap", *(due if named else ()), "--go", *options])
+        lines += ["", f"nothing was touched; this lets go of {'it' if named else 'what is overdue'}:", f"  {command}"]
+    if in_time := [f for f in reaped.leases if f.state == "in time"]:
+        first = min(in_time, key=lambda f: instant(f.deadline))
+        until = rfc3339(instant(first.deadline) + times.of(simulated).overdue_s)[:16].replace("T", " ")
+        many = f"{len(in_time)} leases are" if len(in_time) > 1 else "1 lease is"
+        lines += ["", f"{many} in time and left alone, until {until} UTC{' at the earliest' * (len(in_time) > 1)}; this ends one now:"]
+        lines.append(f"  {shlex.join(['gpulease', 'reap', first.lease, '--go', *options])}")
     return "\n".join(lines)
+
+
+def _what(found: Found) -> list[str]:
+    """What there is of a lease and what became of it, below its line."""
+    kinds, regions = (", ".join(sorted({str(getattr(r, name)) for r in found.resources})) for name in ("kind", "region"))
+    return [*_wrapped(f"{len(found.resources)} in {regions}: {kinds}", "  "), *_wrapped(found.said, "  ")]
+
+
+def _absent(lease: str, where: str) -> list[str]:
+    folder = ledger.LeaseFolder(ledger.root() / "runs" / lease)
+    text = f"nothing of {lease} was seen in {where}"
+    if folder.path.is_dir() and ledger.standing(folder).open:
+        return [f"{text}; its journal is here and not closed:", f"  gpulease release {lease}"]
+    return [text]
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, COLUMNS, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def install_text(way: str, regions: Sequence[str], aws_profile: str | None) -> str:
@@ -89,7 +131,7 @@ def install_text(way: str, regions: Sequence[str], aws_profile: str | None) -> s
     if way == "github":
         if aws_profile is not None:
             raise UsageError("--aws-profile has no meaning in a workflow", why="it takes on a role instead", next="leave it out")
-        return GITHUB.format(version=__version__, region=(regions or ["us-east-1"])[0], command=" ".join(["gpulease reap --go", *options]))
+        return GITHUB.format(region=(regions or [FIRST_REGION])[0], command=" ".join([".venv/bin/gpulease reap --go", *options]))
     options += ["--aws-profile", aws_profile] if aws_profile is not None else []
     command = [*_gpulease(), "reap", "--go", *options]
     return SYSTEMD.format(command=" ".join(map(_unit_word, command)), minutes=EVERY_MIN) if way == "systemd" else _cron(command)
@@ -147,6 +189,9 @@ GITHUB = """\
 # The role is one that trusts this repository's workflows (OIDC) and has the policy of `gpulease iam policy reaper`.
 # Its ARN stands in the repository variable GPULEASE_REAPER_ROLE: no key is stored anywhere.
 # GitHub turns schedules off in repositories without activity: have a second way.
+# Fill in OWNER/NAME and the commit. What runs in this job can act with the role, so it is the source that you read: never
+# `pip install gpulease`, for a name at a package index is whoever's who took it, and packages are held to their hashes.
+# Pin the two actions to full commits as well, if you can keep them current: a tag may be moved.
 name: gpulease reap
 on:
   schedule:
@@ -162,11 +207,21 @@ jobs:
   reap:
     runs-on: ubuntu-latest
     timeout-minutes: 60
+    env:
+      GPULEASE_COMMIT: ALL-40-DIGITS-OF-A-COMMIT
     steps:
+      - uses: actions/checkout@v4
+        with:
+          repository: OWNER/NAME  # your copy of gpulease's source
+          ref: ${{{{ env.GPULEASE_COMMIT }}}}
+          persist-credentials: false
+      - run: test "$(git rev-parse HEAD)" = "$GPULEASE_COMMIT"  # a branch or a tag would move
+      - run: python3 -m venv .venv
+      - run: .venv/bin/python -m pip install --require-hashes -r requirements.txt
+      - run: .venv/bin/python -m pip install --no-deps --no-build-isolation -e .
       - uses: aws-actions/configure-aws-credentials@v4
         with:
           role-to-assume: ${{{{ vars.GPULEASE_REAPER_ROLE }}}}
           aws-region: {region}
-      - run: pipx install "gpulease=={version}"
       - run: {command}
 """

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from conftest import Wire
 
+from provisioner.errors import ProviderError
 from provisioner.providers.aws import AwsProvider
 from provisioner.providers.aws_inventory import MADE, OTHER
 from provisioner.reap_command import reap_leases
@@ -77,6 +78,7 @@ def test_dry_nothing_is_sent_that_changes_anything(wire: Wire) -> None:
     wire.requests.clear()
     code, record, text = go(wire, EAST, really=False)
     assert code == 21 and record["leases"][0]["due"] and "nothing was touched" in text
+    assert f"gpulease reap --go --region {EAST} --endpoint {wire.url}" in text
     assert all(request.action in LOOKS or request.action.startswith("GET ") for request in wire.requests)
     assert running(wire, EAST) == [machine]
 
@@ -135,3 +137,62 @@ def test_every_region_of_the_account_is_asked_and_those_it_never_turned_on_are_n
         and "not opted in, so not looked at: me-south-1" in text
     )
     assert {request.region for request in wire.requests} == {EAST, WEST}
+
+
+FUTURE = "2099-01-01T00:00:00Z"
+
+
+def test_what_is_in_time_is_counted_with_its_time_and_the_command_that_ends_it_now(wire: Wire) -> None:
+    put(wire, EAST, tags(ONE, **{"gpulease:deadline": FUTURE}))
+    put(wire, EAST, tags(TWO, **{"gpulease:deadline": "2099-01-02T00:00:00Z"}))
+    again = f"gpulease reap {ONE} --go --region {EAST} --endpoint {wire.url}"
+    code, _, text = go(wire, EAST)
+    assert code == 0 and "2 leases are in time and left alone, until 2099-01-01 00:15 UTC at the earliest" in text and again in text
+    code, _, text = go(wire, EAST, names=(ONE[-8:],), really=False)
+    assert code == 21 and "nothing was touched" in text and again in text and "overdue" not in text and TWO not in text
+    code, record, text = go(wire, EAST, names=(ONE[-8:],))
+    assert code == 0 and record["leases"][0]["verdict"] == "released" and "in time" not in text
+    code, record, text = go(wire, EAST, names=(ONE,))
+    assert code == 0 and record["absent"] == [ONE] and record["leases"] == [] and f"nothing of {ONE} was seen in {EAST}" in text
+
+
+def test_a_lease_of_which_nothing_is_shown_and_whose_journal_here_is_open_is_not_called_done(wire: Wire) -> None:
+    from provisioner import ledger
+
+    ledger.create({"provider": "aws", "settings": {"region": EAST}, "simulated": True}, ONE)
+    assert f"  gpulease release {ONE}" in go(wire, EAST, names=(ONE,))[2]
+
+
+def test_nothing_is_wider_than_eighty_columns(wire: Wire) -> None:
+    from provisioner.model import Phase, Resource
+    from provisioner.providers.aws_inventory import MADE
+    from provisioner.reap import Found, Reaped
+    from provisioner.reap_command import _reap_text
+
+    kinds = [kind.name for kind in (*MADE, *OTHER)]
+    many = tuple(Resource(kind, f"x-{n}", Phase.HERE, region=f"us-west-{n % 3}") for n, kind in enumerate(kinds))
+    found = Found(ONE, FUTURE, many, "no deadline", False, "its deadline tag is not a time: name it to let go of it, " * 3)
+    text = _reap_text(Reaped((found,), (EAST,), (), {}, 9), ["me-south-1"] * 20, [], named=False, go=True, took_ms=1, simulated=True)
+    assert max(map(len, text.splitlines())) <= 80 and all(kind in text for kind in kinds), text
+
+
+def test_without_a_region_anywhere_the_first_is_asked_which_there_are(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    from provisioner import providers
+
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    connect = providers.connect
+    # Without --endpoint, as a job in the cloud calls it; only the address is the wire's.
+    monkeypatch.setattr(providers, "connect", lambda name, settings: connect(name, {**settings, "endpoint": wire.url}))
+    code, record, _ = reap_leases([], False, [], None, None)
+    assert code == 0 and {EAST, WEST} <= set(record["regions"]) and wire.sent("DescribeRegions")[0].region == EAST
+    wire.fault("DescribeRegions", "401 AuthFailure")
+    with pytest.raises(ProviderError) as e:
+        reap_leases([], False, [], None, None)
+    assert "GovCloud or China" in e.value.why and "--region us-gov-west-1" in e.value.next
+    monkeypatch.setenv("AWS_DEFAULT_REGION", WEST)
+    wire.fault("DescribeRegions", "401 AuthFailure")
+    with pytest.raises(ProviderError) as e:
+        reap_leases([], False, [], None, None)
+    assert "GovCloud" not in e.value.why and wire.sent("DescribeRegions")[-1].region == WEST

@@ -61,9 +61,21 @@ def test_the_line_for_cron_is_one_line_of_five_times_and_a_command_that_sh_can_r
 def test_the_workflow_is_yaml_with_a_schedule_and_a_role_and_no_key() -> None:
     text = install_text("github", ["eu-west-1"], None)
     read = yamlsafe.load(text, "gpulease-reap.yml").data
-    assert read["jobs"]["reap"]["steps"][-1]["run"] == "gpulease reap --go --region eu-west-1"
+    assert read["jobs"]["reap"]["steps"][-1]["run"] == ".venv/bin/gpulease reap --go --region eu-west-1"
     assert read["permissions"] == {"id-token": "write", "contents": "read"} and read["on"]["schedule"] == [{"cron": "*/15 * * * *"}]
-    assert read["jobs"]["reap"]["steps"][0]["with"]["role-to-assume"] == "${{ vars.GPULEASE_REAPER_ROLE }}"
+    assert read["jobs"]["reap"]["steps"][-2]["with"]["role-to-assume"] == "${{ vars.GPULEASE_REAPER_ROLE }}"
+
+
+def test_the_workflow_installs_one_commit_of_the_source_before_it_has_the_role_and_no_name_of_an_index() -> None:
+    job = yamlsafe.load(install_text("github", [], None), "gpulease-reap.yml").data["jobs"]["reap"]
+    checkout, same, venv, locked, itself, role, _ = job["steps"]
+    assert checkout["with"]["ref"] == "${{ env.GPULEASE_COMMIT }}" and "configure-aws-credentials" in role["uses"]
+    assert same["run"] == 'test "$(git rev-parse HEAD)" = "$GPULEASE_COMMIT"', "a branch's name is no commit"
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    for step in (locked, itself):
+        assert step["run"].startswith(".venv/bin/python -m pip install ")
+        assert step["run"].removeprefix(".venv/bin/python -m pip install ") in makefile, "as `make install` does it"
+    assert "gpulease" not in " ".join(step["run"] for step in (venv, locked, itself))
 
 
 @pytest.mark.parametrize("way", WAYS)

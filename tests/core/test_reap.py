@@ -182,8 +182,34 @@ def test_a_dry_look_that_missed_a_region_says_so_in_its_exit_code_too(cloud: Tag
 def test_a_name_that_is_not_shown_says_which_region_was_not_seen(cloud: Tagged, tmp_path: Path) -> None:
     blind = There(path=str(tmp_path / "blind.json"), world=World(faults=[Fault("inventory", 9, "denied")]))
     with pytest.raises(UsageError) as e:
-        everywhere({"sim-1": cloud, "sim-2": blind}, (ONE,), go=True)
+        everywhere({"sim-1": cloud, "sim-2": blind}, (ONE[-8:],), go=True)
     assert "sim-2 could not be looked at" in e.value.why
+    whole = everywhere({"sim-1": cloud, "sim-2": blind}, (ONE,), go=True)
+    assert whole.absent == (ONE,) and closing.worst(whole.verdicts) is Exit.UNPROVEN, "nobody saw that it is not in sim-2"
+
+
+@pytest.mark.parametrize("name", [ONE, ONE[-8:], ONE[-1:]])
+def test_a_lease_is_named_by_its_id_or_an_end_that_no_other_has_and_only_it_goes(name: str, cloud: Tagged) -> None:
+    rent(cloud, ONE, 3600)
+    rent(cloud, TWO, -3600)
+    assert states(reap(cloud, (name,), go=True)) == {ONE: ("named", Verdict.RELEASED)}
+    assert billed(cloud) == {TWO}, "only those that were named, also where another is overdue"
+
+
+@pytest.mark.parametrize("name", ["r-2026", "0", ""])
+def test_a_name_that_could_be_several_or_none_lets_go_of_nothing(name: str, cloud: Tagged) -> None:
+    rent(cloud, ONE, 3600)
+    rent(cloud, TWO, 3600)
+    with pytest.raises(UsageError, match=r"could be 2 leases|shows nothing of"):
+        reap(cloud, (name,), go=True)
+    assert billed(cloud) == {ONE, TWO}
+
+
+def test_a_lease_that_is_gone_is_no_mistake_to_name_again(cloud: Tagged) -> None:
+    rent(cloud, ONE, 3600)
+    reap(cloud, (ONE,), go=True)
+    again = everywhere({"sim-1": cloud}, (ONE,), go=True)
+    assert (again.leases, again.absent, closing.worst(again.verdicts)) == ((), (ONE,), Exit.OK)
 
 
 def test_several_that_are_overdue_go_side_by_side(tmp_path: Path) -> None:

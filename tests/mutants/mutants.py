@@ -220,6 +220,7 @@ MUTANTS = [
     Mutant("reap-what-is-in-time", REAP, 'bool(deadline) and now > instant(deadline) + overdue_s', 'bool(deadline)', (f"{REAPS}::test_what_is_overdue_goes_and_what_is_in_time_stays",)),
     Mutant("reap-before-the-others-had-their-turn", REAP, "now > instant(deadline) + overdue_s", "now > instant(deadline)", (f"{REAPS}::test_what_is_overdue_goes_and_what_is_in_time_stays",)),
     Mutant("reap-what-is-held-here", REAP, "    if folder.path.is_dir() and ledger.alive(folder):\n", "    if False:\n", (f"{REAPS}::test_what_a_process_here_holds_is_not_touched_even_if_named",)),
+    Mutant("reap-more-than-was-named", REAP, "{lease: resources for lease, resources in by_lease.items() if lease in wanted}", "by_lease", (f"{REAPS}::test_a_lease_is_named_by_its_id_or_an_end_that_no_other_has_and_only_it_goes",)),
     Mutant("reap-unasked", REAP, "    if go and (due := [one for one in found if one.due]):\n", "    if due := [one for one in found if one.due]:\n", (f"{REAPS}::test_dry_it_touches_nothing",)),
     Mutant("reap-stops-at-the-first-trouble", REAP, "    except (GpuleaseError, OSError) as e:\n", "    except ZeroDivisionError as e:\n", (f"{REAPS}::test_one_lease_whose_files_are_in_the_way_does_not_keep_the_others",)),
     Mutant("reap-believes-the-journal-alone", REAP, "            journal.note(\"observe\", body_of(resource))", "            pass", (f"{REAPS}::test_a_journal_that_knows_nothing_does_not_outweigh_what_the_provider_shows",)),
