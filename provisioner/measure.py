@@ -54,6 +54,11 @@ class Passes:
         parts = self.passes[vantage]
         return {s.case for part in parts for s in part.samples if not s.warmup and not part.unasked(s)}
 
+    def _asked_of(self, figures: dict[str, Any]) -> dict[str, tuple[int, int]]:
+        """By vantage, how many of how many requests the figures are over."""
+        every = len(self.evals.cases)
+        return {vantage: (figures.get(vantage, {}).get("sent", 0), every) for vantage in self.profile.load.vantages}
+
     def results(self, complete: bool) -> dict[str, Any]:
         figures: dict[str, Any] = {}
         scored: list[score.Score] = []
@@ -78,7 +83,7 @@ class Passes:
             "scores": [one.public() for one in scored],
             "stats": figures,
             "clients": {vantage: [part.header for part in parts] for vantage, parts in self.passes.items()},
-            "thresholds": limits.judge(self.profile.thresholds, figures),
+            "thresholds": limits.judge(self.profile.thresholds, figures, None if complete else self._asked_of(figures)),
         }
         if len(self.machines) > 1:
             document["machines"] = self.machines

@@ -2,14 +2,15 @@
 
 A threshold that could not be measured is not met; the reason is the figure's own. Accuracy, errors and JSON must hold
 at every vantage that was measured, and the worst is shown. Speed is judged at the host's vantage when there is one,
-else at the tunnel's; the two are never mixed. Limits and figures are exact decimals in the unit the name ends in,
-written as text, because a percentage may have a fraction and a float may not be signed.
+else at the tunnel's; the two are never mixed. Where a run was cut short the figure is over what it did ask, says how much
+that was, and keeps no threshold: the first cases are no sample of all of them. Limits and figures are exact
+decimals in the unit the name ends in, written as text, because a percentage may have a fraction and a float may not be signed.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -62,9 +63,17 @@ def decimal(name: str, value: Limit) -> Decimal:
     return number
 
 
-def judge(thresholds: Mapping[str, Limit], figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One line per threshold: {name, limit, got, ok, why, vantage}. `figures` is by vantage; `got` is None when not measured."""
-    return [_judge(name, limit, figures) for name, limit in thresholds.items()]
+def judge(
+    thresholds: Mapping[str, Limit], figures: Mapping[str, Mapping[str, Any]], asked: Mapping[str, tuple[int, int]] | None = None
+) -> list[dict[str, Any]]:
+    """One line per threshold: {name, limit, got, ok, why, vantage}. `figures` is by vantage; `got` is None when not measured.
+
+    `asked` is for a run that was cut short: by vantage, how many requests of how many. Each line then has `over`, like "3 of 32",
+    and is not ok.
+    """
+    if asked is None:
+        return [_judge(name, limit, figures) for name, limit in thresholds.items()]
+    return [_cut_short(name, limit, figures, asked) for name, limit in thresholds.items()]
 
 
 def objectives(thresholds: Mapping[str, Limit]) -> dict[str, int]:
@@ -82,7 +91,7 @@ def objectives(thresholds: Mapping[str, Limit]) -> dict[str, int]:
 def _judge(name: str, limit: Limit, figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     known(name)
     wanted, rule = decimal(name, limit), THRESHOLDS[name]
-    vantages = list(figures) if rule.everywhere else [v for v in ("host", "tunnel") if v in figures][:1] or list(figures)[:1]
+    vantages = _judged_at(rule, figures)
     said = {"name": name, "limit": format(wanted, "f"), "got": None, "ok": False, "why": "nothing was measured", "vantage": None}
     seen: list[tuple[Decimal, str]] = []
     for vantage in vantages:
@@ -97,3 +106,21 @@ def _judge(name: str, limit: Limit, figures: Mapping[str, Mapping[str, Any]]) ->
     ok = got >= wanted if rule.at_least else got <= wanted
     why = "" if ok else f"{format(got, 'f')} is {'below' if rule.at_least else 'above'} {format(wanted, 'f')}"
     return {**said, "got": format(got, "f"), "ok": ok, "why": why, "vantage": vantage}
+
+
+def _cut_short(name: str, limit: Limit, figures: Mapping[str, Mapping[str, Any]], asked: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    known(name)
+    vantages = _judged_at(THRESHOLDS[name], asked)
+    begun = {vantage: figures[vantage] for vantage in vantages if vantage in figures}
+    # A vantage whose turn had not come takes nothing from one where something was measured.
+    judged = _judge(name, limit, {v: seen for v, seen in begun.items() if THRESHOLDS[name].figure in seen} or begun)
+    counts = [asked[vantage] for vantage in vantages]
+    over = f"{sum(n for n, _ in counts)} of {sum(of for _, of in counts)}"
+    why = judged["why"] if judged["got"] is None else f"the run was cut short: {over} requests"
+    return {**judged, "ok": False, "why": why, "over": over}
+
+
+def _judged_at(rule: Threshold, vantages: Iterable[str]) -> list[str]:
+    each = list(vantages)
+    first = "host" if "host" in each else "tunnel"
+    return each if rule.everywhere else [first] if first in each else each[:1]

@@ -145,12 +145,14 @@ def thresholds(results: Results) -> list[tuple[str, str, str, str]]:
     rows = []
     for one in listed if isinstance(listed, list) else ():
         if isinstance(one, dict):
-            got = one.get("got")
+            got = "not measured" if one.get("got") is None else str(one["got"])
+            if isinstance(over := one.get("over"), str):
+                got = f"{got}, over {over} requests"  # the run was cut short
             rows.append(
                 (
                     str(one.get("name", "")),
                     str(one.get("limit", "")),
-                    "not measured" if got is None else str(got),
+                    got,
                     "yes" if one.get("ok") is True else "NO",
                 )
             )

@@ -55,13 +55,13 @@ def results_text(results: dict[str, Any]) -> str:
     )
     times = [{row[0]: row[1:] for row in measured.times(stats)} for _, stats in seen]
     heads = [f"{n} p{p}" for n in names for p in measured.PERCENTILES]
-    rows = [[name, *(cell for by_name in times for cell in by_name.get(name, ()))] for name in measured.TIMES.values()]
+    none = [measured.DASH] * len(measured.PERCENTILES)
+    timed = [name for name in measured.TIMES.values() if any(name in by_name for by_name in times)]
+    rows = [[name, *(cell for by_name in times for cell in by_name.get(name, none))] for name in timed]
     # A column in which nothing could be measured says nothing here; `report` gives the reason.
-    kept = [i for i in range(len(heads)) if any(len(row) > i + 1 and row[i + 1] != measured.DASH for row in rows)]
-    blocks += titled(
-        "latency in ms",
-        table(("", *(heads[i] for i in kept)), ([row[0], *(row[i + 1] for i in kept)] for row in rows if len(row) > len(heads))),
-    )
+    kept = [i for i in range(len(heads)) if any(row[i + 1] != measured.DASH for row in rows)]
+    shown = table(("", *(heads[i] for i in kept)), ([row[0], *(row[i + 1] for i in kept)] for row in rows))
+    blocks += titled("latency in ms", shown if kept else [f"{words.text(n)}: {why_no_times(stats)}" for n, stats in seen])
     blocks += titled("thresholds", table(("threshold", "limit", "measured", "kept"), measured.thresholds(results)))
     blocks += titled("machines, one after the other: latency is of them all", table(("machine", "type"), measured.machines(results)))
     return "\n".join(blocks).rstrip()
@@ -73,11 +73,20 @@ def _measured(results: dict[str, Any]) -> list[str]:
     blocks += titled("thresholds", table(("threshold", "limit", "measured", "kept"), measured.thresholds(results)))
     for vantage, stats in measured.vantages(results):
         where = words.text(measured.WHERE.get(vantage, vantage))
-        blocks += titled(f"latency in ms, {where}", table(("", *(f"p{p}" for p in measured.PERCENTILES)), measured.times(stats)))
+        rows = measured.times(stats)
+        had = any(cell != measured.DASH for row in rows for cell in row[1:])
+        shown = table(("", *(f"p{p}" for p in measured.PERCENTILES)), rows) if had else [why_no_times(stats)]
+        blocks += titled(f"latency in ms, {where}", shown)
         blocks += titled(f"counts, {where}", table(("", ""), measured.counts(stats)))
     blocks += titled("machines, one after the other: latency is of them all", table(("machine", "type"), measured.machines(results)))
     blocks += titled("the tunnel adds (ms, median)", table(("", ""), measured.tunnel_cost(results)))
     return blocks
+
+
+def why_no_times(stats: dict[str, Any]) -> str:
+    """Instead of a table of dashes: why there is not even a median."""
+    absent = measured.absent(stats)
+    return words.text(absent.get("all") or absent.get("ttftP50Ns") or "nothing was timed", 200)
 
 
 def headline(record: Record) -> str:

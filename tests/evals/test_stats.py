@@ -15,6 +15,7 @@ from provisioner.evals import limits, stats
 from provisioner.evals.cases import Case
 from provisioner.evals.score import Checked, Score
 from provisioner.evals.stats import Absent
+from provisioner.evidence import measured
 from tests.evals.made import MS, sample
 
 
@@ -177,6 +178,28 @@ def test_a_threshold_that_could_not_be_measured_says_why() -> None:
     }  # fmt: skip
     nothing = {"host": stats.figures([])}
     assert limits.judge({"error_percent": 1}, nothing)[0]["why"] == "not measured: no request was sent"
+
+
+CUT_SHORT = {"host": {"accuracyPerMille": 900, "ttftP50Ns": 5}, "tunnel": {"sent": 0, "absent": {"all": "no request was sent"}}}
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "got", "over"),
+    [
+        ("accuracy_percent", {"host": (3, 32)}, "90", "3 of 32"),
+        ("accuracy_percent", {"host": (32, 32), "tunnel": (0, 32)}, "90", "32 of 64"),
+        ("ttft_p50_ms", {"host": (32, 32), "tunnel": (0, 32)}, "0.000005", "32 of 32"),
+        ("ttft_p90_ms", {"host": (32, 32), "tunnel": (0, 32)}, None, "32 of 32"),
+        ("error_percent", {"tunnel": (0, 32)}, None, "0 of 32"),
+    ],
+)
+def test_in_a_run_that_was_cut_short_a_threshold_says_over_how_much_and_is_not_kept(
+    name: str, asked: dict[str, tuple[int, int]], got: str | None, over: str
+) -> None:
+    (line,) = limits.judge({name: 50}, CUT_SHORT, asked)
+    assert (line["got"], line["over"], line["ok"]) == (got, over, False) and line["why"]
+    ((_, _, measured_, kept),) = measured.thresholds({"thresholds": [line]})
+    assert kept == "NO" and measured_ == f"{got or 'not measured'}, over {over} requests"
 
 
 def test_a_threshold_that_is_none_is_refused() -> None:

@@ -45,6 +45,8 @@ def test_at_the_notice_the_run_stops_and_keeps_what_was_measured(bench: Bench) -
     assert ended.code == Exit.INTERRUPTED, ended.story
     assert "takes the spot machine back: terminate at" in ended.answer["error"]["what"]
     assert not results(bench)["complete"] and 0 < len(answers(bench)) < 32
+    over = f"{len(answers(bench))} of 64"  # 32 cases at two vantages
+    assert [(one["over"], one["ok"]) for one in results(bench)["thresholds"]] == [(over, False)] * 2
     assert bench.entries("outcome")[-1]["outcome"] == "interrupted"
     assert not bench.left() and bench.verify() == 0
 

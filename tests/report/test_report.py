@@ -11,11 +11,12 @@ import pytest
 import cost
 from provisioner import report
 from provisioner.errors import RunError
+from provisioner.evals import stats
 from provisioner.evidence import render, words
 from provisioner.render import cost_text
 from provisioner.report import markdown, tables
 from tests.evidence import bundles
-from tests.report.leases import bare, folder
+from tests.report.leases import asked, bare, folder
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +137,18 @@ def test_one_cost_has_one_answer_at_the_end_of_a_run_in_its_report_and_in_its_pr
     assert ending == [likely, low, high] and f"{low} to {high} USD" in words.first(lease.predicate)[-1]
     assert float(low) * 1e6 <= lo and float(high) * 1e6 >= hi
     assert "reckoned with: public list price\n" in tables.lease(lease)
+
+
+def test_what_one_vantage_measured_is_shown_though_the_other_had_not_begun(lease: report.Record) -> None:
+    results = {"stats": {"host": lease.measured["stats"]["host"], "tunnel": {"sent": 0, "absent": {"all": "no request was sent"}}}}
+    rows = [" ".join(line.split()) for line in tables.results_text(results).splitlines()]
+    assert any(row.startswith("time to first token 80.0") for row in rows)
+    assert "  no request was sent" in tables._measured(results)
+
+
+def test_instead_of_a_table_without_a_figure_there_is_the_reason() -> None:
+    few = stats.figures(asked("host", 80_000_000)[:3])
+    few = {name: value for name, value in few.items() if not name.startswith("itl")}  # of gaps between tokens there are enough
+    why = "needs 20 samples; there are 3"
+    for lines in (tables.results_text({"stats": {"host": few}}).splitlines(), tables._measured({"stats": {"host": few}})):
+        assert any(why in line for line in lines) and not any("time to first token" in line for line in lines)
