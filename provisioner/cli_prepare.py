@@ -45,10 +45,14 @@ def init_aws(
     from provisioner.prepare import init_aws
 
     with ending(as_json):
-        if not yes:
-            askable("what is made or removed in an account is confirmed once")
-        code, record, text = init_aws(region or [], aws_profile, endpoint, remove=remove, ask=None if yes else confirm, tell=complain)
+        code, record, text = init_aws(region or [], aws_profile, endpoint, remove=remove, ask=None if yes else _asked, tell=complain)
         leave(code, record if as_json else text)
+
+
+def _asked(question: str) -> bool:
+    """Only now, after the plan was shown: it can be read where nobody can be asked."""
+    askable("what is made or removed in an account is confirmed once, and nothing was")
+    return confirm(question)
 
 
 @iam_app.command("policy", epilog=PLAIN_CODES)
@@ -60,6 +64,10 @@ def iam_policy(
     ] = None,
     account: Annotated[str | None, typer.Option(help="Your account's number, for the ARNs.", metavar="ACCOUNT")] = None,
     fleet: Annotated[bool, typer.Option("--fleet", help="Also what `launch.fleet` needs; --type does not limit a fleet.")] = False,
+    bucket: Annotated[
+        list[str] | None,
+        typer.Option("--bucket", help="For the auditor: where your trail writes; without it nothing in S3 is read.", metavar="NAME"),
+    ] = None,
 ) -> None:
     """Print a policy that allows the calls of gpulease and nothing else, on what carries its tag.
 
@@ -70,4 +78,4 @@ def iam_policy(
     from provisioner.prepare import policy_text
 
     with ending(False):
-        show(policy_text(name, region or [], type or [], account, fleet=fleet, tell=complain))
+        show(policy_text(name, region or [], type or [], account, fleet=fleet, buckets=bucket or [], tell=complain))

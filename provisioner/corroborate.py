@@ -144,7 +144,7 @@ def _files(accounts: Sequence[Account], begins: datetime, ends: datetime, tell: 
             files = aws_trail.files(account, trail, number, begins, ends - AROUND)
             keys += aws_trail.public_keys(account, begins, ends)
         except ProviderError as e:
-            tell(f"{account.region}: the trail's files could not be had: {e.what}")
+            tell(f"{account.region}: the trail's files could not be had: {e.what}" + (f"; {e.next}" if e.next else ""))
             continue
         found |= files
         size = sum(map(len, files.values()))

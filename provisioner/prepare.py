@@ -31,16 +31,18 @@ def init_aws(
     tell: Callable[[str], None],
 ) -> Coded:
     """Look, show, ask, do. Doing it again does only what is missing."""
+    from provisioner.providers import aws_regions
     from provisioner.providers.aws_client import Account
-    from provisioner.providers.aws_init import FOREIGN, MISSING, THERE, Site
+    from provisioner.providers.aws_init import FOREIGN, THERE, Site
 
     named = tuple(dict.fromkeys(regions)) or ("us-east-1" if endpoint else default_region(aws_profile),)
+    aws_regions.check(named)
     site = Site([Account(region, aws_profile, endpoint) for region in named])
     pieces = site.look()
-    due = [p for p in pieces if (p.state not in (MISSING, FOREIGN) if remove else p.state not in (THERE, FOREIGN))]
+    due, stays = site.going(pieces) if remove else ([p for p in pieces if p.state not in (THERE, FOREIGN)], "")
     strange = [p for p in pieces if p.state == FOREIGN]
     verb = {True: "remove", False: "make"}[remove]
-    rows = [[_does(p.state, remove), p.what, p.name, p.region or "the account", p.detail] for p in pieces]
+    rows = [_row(p, remove, p in due, stays) for p in pieces]
     plan = f"account {site.account_id}" + (f"   {SIMULATED}" if endpoint else "") + "\n" + table(rows) + f"\n{FREE}"
     if strange and not remove:
         raise RefusedError(
@@ -50,7 +52,7 @@ def init_aws(
         )
     if due:
         tell(plan)
-        if ask is not None and not ask(f"{verb} {len(due)} of these? [y/N] "):
+        if ask is not None and not ask(f"{verb} these {len(due)}? [y/N] " if len(due) > 1 else f"{verb} this one? [y/N] "):
             raise RefusedError(f"nothing was {_done(verb)}", why="the question was not answered with yes", next="--yes does not ask")
     finished = (site.remove if remove else site.make)(pieces, tell) if due else ()
     record = {
@@ -63,7 +65,7 @@ def init_aws(
         "changed": [str(piece) for piece in finished],
     }
     if not due:
-        return int(Exit.OK), record, f"{plan}\n\nnothing to {verb}: " + ("none of it is there" if remove else "all of it is there")
+        return int(Exit.OK), record, f"{plan}\n\nnothing to {verb}: " + (stays or "none of it is there" if remove else "all of it is there")
     text = f"{_done(verb)}: {', '.join(map(str, finished)) or 'nothing'}"
     if not remove and any(piece.what == "role" for piece in finished):
         text += "\na new role may need some seconds before EventBridge Scheduler can take it on"
@@ -74,10 +76,13 @@ def _done(verb: str) -> str:
     return {"make": "made", "remove": "removed"}[verb]
 
 
-def _does(state: str, remove: bool) -> str:
+def _row(piece: Any, remove: bool, due: bool, stays: str) -> list[str]:
+    """One line of the plan: what becomes of a piece, and why it is left where it is."""
     if remove:
-        return {"missing": "is not there", "not ours": "stays"}.get(state, "to remove")
-    return {"missing": "to make", "differs": "to correct"}.get(state, state)
+        does, ours = "to remove" if due else {"missing": "is not there"}.get(piece.state, "stays"), piece.state in ("there", "differs")
+    else:
+        does, ours = {"missing": "to make", "differs": "to correct"}.get(piece.state, piece.state), False
+    return [does, piece.what, piece.name, piece.region or "the account", stays if ours and not due else piece.detail]
 
 
 def guard_at_aws(provider: Any, regions: Sequence[str]) -> dict[str, str]:
@@ -93,12 +98,22 @@ def guard_at_aws(provider: Any, regions: Sequence[str]) -> dict[str, str]:
 
 
 def policy_text(
-    name: str, regions: Sequence[str], types: Sequence[str], account: str | None, *, fleet: bool, tell: Callable[[str], None]
+    name: str,
+    regions: Sequence[str],
+    types: Sequence[str],
+    account: str | None,
+    *,
+    fleet: bool,
+    buckets: Sequence[str],
+    tell: Callable[[str], None],
 ) -> str:
     """The policy as JSON, ready to be attached. What it cannot hold is told beside it."""
+    from provisioner.providers.aws_actions import AUDITOR
     from provisioner.providers.aws_policy import LONGEST, document
 
-    made = document(name, regions=regions, types=types, account=account or "", fleet=fleet)
+    made = document(name, regions=regions, types=types, account=account or "", fleet=fleet, buckets=buckets)
+    if name == AUDITOR and not buckets:
+        tell("note: it reads nothing in S3. For a proof that is corroborated, name the bucket that your trail writes to: --bucket NAME")
     if types and fleet:
         tell(
             "note: --type does not limit what a fleet launches: AWS's own role for fleets launches it, with no right of the runner's asked"

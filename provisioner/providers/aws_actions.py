@@ -34,10 +34,12 @@ class Action:
 _BOTH = (RUNNER, REAPER)
 _UNSEEN = "these kinds are not looked at, and the proof says so"
 _FLEET = "needed only with `launch.fleet`; in the policy only with `--fleet`"
+_BUCKET = "the proof is recorded at most, not corroborated; in the policy only with `--bucket`"
 _ENDPOINT, _SSM = "needed only with `launch.reach: endpoint`", "needed only with `launch.reach: ssm`"
 _STAYS = "such a thing stays, and the verdict says so; it is no kind that we make"
 
 FLEET_ONLY = ("ec2:CreateLaunchTemplate", "ec2:CreateFleet", "ec2:DescribeFleetInstances", "ec2:DescribeFleetHistory")
+BUCKET_ONLY = ("s3:ListBucket", "s3:GetObject")
 OF_FLEETS = ("DescribeFleets", "DescribeLaunchTemplates", "DeleteFleets", "DeleteLaunchTemplate")
 
 
@@ -150,8 +152,8 @@ ACTIONS = (
     Action("sqs:DeleteQueue", (INIT,), "--remove"),
     Action("cloudtrail:LookupEvents", (AUDITOR,), "what AWS recorded of a run's calls"),
     Action("cloudtrail:DescribeTrails", (AUDITOR,), "is there a trail with digests?", "the proof is recorded at most, not corroborated"),
-    Action("s3:ListBucket", (AUDITOR,), "the trail's digests", "the proof is recorded at most, not corroborated"),
-    Action("s3:GetObject", (AUDITOR,), "the trail's digests and log files", "the proof is recorded at most, not corroborated"),
+    Action("s3:ListBucket", (AUDITOR,), "the trail's digests", _BUCKET),
+    Action("s3:GetObject", (AUDITOR,), "the trail's digests and log files", _BUCKET),
     Action("ce:GetCostAndUsageWithResources", (AUDITOR,), "what was billed for a machine; a cent a call", "no bill beside the proof"),
     Action("cloudtrail:ListPublicKeys", (AUDITOR,), "the keys that digests are signed with", "bring them with --cloudtrail-keys"),
 )

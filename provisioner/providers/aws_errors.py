@@ -18,7 +18,7 @@ from typing import Any
 
 from provisioner.clean import clean
 from provisioner.errors import NoCapacity, NotCreated, NotPermitted, ProviderError, RefusedError
-from provisioner.providers.aws_actions import ACTIONS, FLEET_ONLY
+from provisioner.providers.aws_actions import ACTIONS, BUCKET_ONLY, FLEET_ONLY
 
 
 class NotAsked(RefusedError, NotCreated):
@@ -209,8 +209,8 @@ def _next(code: str, message: str, profile: str | None) -> str:
     if code in DENIED:
         action = missing_permission(message)
         policy = next((a.policies[0] for a in ACTIONS if a.name == action), "runner")
-        fleet = " --fleet" if action in FLEET_ONLY else ""
-        return f"give these credentials {action or 'the missing permission'}: gpulease iam policy {policy}{fleet}"
+        more = " --fleet" if action in FLEET_ONLY else " --bucket NAME, the trail's" if action in BUCKET_ONLY else ""
+        return f"give these credentials {action or 'the missing permission'}: gpulease iam policy {policy}{more}"
     if code in ("InsufficientInstanceCapacity", "Unsupported", "InsufficientCapacity"):
         return "try again later (another zone may have some), or another type in `needs.types`: gpulease plan PROFILE"
     if code == "AuthFailure.ServiceLinkedRoleCreationNotPermitted":

@@ -80,13 +80,20 @@ class Site:
 
     def remove(self, pieces: Iterable[Piece], tell: Tell) -> tuple[Piece, ...]:
         """What carries our tag, the groups first, so that no run begins meanwhile; the role only when no other region uses it."""
-        ours = [piece for piece in pieces if piece.state in (THERE, DIFFERENT)]
-        self._refuse_while_armed(ours)
-        if elsewhere := self._other_regions():
-            tell(f"kept    role {ROLE}: {', '.join(elsewhere)} still uses it")
-            ours = [piece for piece in ours if piece.region]
+        self._refuse_while_armed([piece for piece in pieces if piece.state in (THERE, DIFFERENT)])
+        going, stays = self.going(pieces)
+        if stays:
+            tell(f"kept    role {ROLE}: {stays}")
+        return self._each(going, self._remove, "removed", tell)
+
+    def going(self, pieces: Iterable[Piece]) -> tuple[list[Piece], str]:
+        """What of these `remove` takes away, in that order, and why the role stays; "" where it is not there or goes too."""
         order = {"schedule group": 0, "queue": 1, "role policy": 2, "role": 3}
-        return self._each(sorted(ours, key=lambda piece: order[piece.what]), self._remove, "removed", tell)
+        ours = sorted((piece for piece in pieces if piece.state in (THERE, DIFFERENT)), key=lambda piece: order[piece.what])
+        elsewhere = self._other_regions() if any(not piece.region for piece in ours) else []
+        if not elsewhere:
+            return ours, ""
+        return [piece for piece in ours if piece.region], f"{', '.join(elsewhere)} still {'use' if len(elsewhere) > 1 else 'uses'} it"
 
     def _each(self, pieces: Sequence[Piece], do: Callable[[Piece], None], done: str, tell: Tell) -> tuple[Piece, ...]:
         finished: list[Piece] = []

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from provisioner.errors import UsageError
-from provisioner.providers import aws_actions, aws_fleet
+from provisioner.providers import aws_actions, aws_fleet, aws_regions
 from provisioner.providers.aws_launch import MANAGED
 from provisioner.providers.aws_schedule import GROUP, QUEUE, ROLE, ROLE_PATH, SERVICE, permissions
 
@@ -39,25 +39,35 @@ NOT_REGIONAL = frozenset({"iam", "sts", "pricing", "s3", "ce"})
 
 
 def document(
-    name: str, *, regions: Sequence[str] = (), types: Sequence[str] = (), account: str = "", fleet: bool = False
+    name: str,
+    *,
+    regions: Sequence[str] = (),
+    types: Sequence[str] = (),
+    account: str = "",
+    fleet: bool = False,
+    buckets: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The policy of that name. Without an account its ARNs match any; the policy is attached in one anyway.
 
     `fleet` adds what `launch.fleet` needs. It is left out else, because a fleet launches with a role of AWS's own: whoever may
-    make one has no limit on types or tags for what it launches. UsageError for a limit that would never match anything.
+    make one has no limit on types or tags for what it launches. `buckets` are where the account's trails write: the auditor reads
+    there and nowhere else, and without one nothing in S3. UsageError for a limit that would never match anything.
     """
     if name not in aws_actions.POLICIES:
         known = ", ".join(aws_actions.POLICIES)
         raise UsageError(f"there is no policy {name!r}", why=f"there are: {known}", next="gpulease iam policy runner")
-    _check(regions, types, account)
+    _check(regions, types, account, buckets)
     if name == aws_actions.ROLE:
         return permissions(account or "*")
     if (types or fleet) and name != aws_actions.RUNNER:
         option = "--type" if types else "--fleet"
         raise UsageError(f"{option} has no meaning for the policy {name}", why="only the runner launches anything", next="leave it out")
-    owner = account or "*"
-    actions = [a for a in aws_actions.of(name) if fleet or a not in aws_actions.FLEET_ONLY]
-    made = [_look(actions), *_other(actions, owner, types), *_ours(actions, owner), *_prepare(actions, owner, name), *_records(actions)]
+    if buckets and name != aws_actions.AUDITOR:
+        raise UsageError(f"--bucket has no meaning for the policy {name}", why="only the auditor reads files", next="leave it out")
+    owner, left_out = account or "*", (*(() if fleet else aws_actions.FLEET_ONLY), *(() if buckets else aws_actions.BUCKET_ONLY))
+    actions = [a for a in aws_actions.of(name) if a not in left_out]
+    made = [_look(actions), *_other(actions, owner, types), *_ours(actions, owner), *_prepare(actions, owner, name)]
+    made += _records(actions, buckets)
     for statement in made:
         services = {action.split(":")[0] for action in _many(statement["Action"])}
         if regions and not services & NOT_REGIONAL:
@@ -134,11 +144,13 @@ def _other(actions: Sequence[str], owner: str, types: Sequence[str]) -> list[Sta
     return found
 
 
-def _check(regions: Sequence[str], types: Sequence[str], account: str) -> None:
+def _check(regions: Sequence[str], types: Sequence[str], account: str, buckets: Sequence[str]) -> None:
     """A limit with a typing mistake in it would deny everything, and nobody would see why."""
+    aws_regions.check(regions)
     for option, given, pattern, example in (
-        ("--region", regions, r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}", "us-east-1"),
-        ("--type", types, r"[a-z0-9*?-]+(\.[a-z0-9*?-]+)?", "g6.xlarge or 'g6.*'"),
+        ("--type", types, r"[a-z0-9*?-]+\.[a-z0-9*?-]+", "g6.xlarge or 'g6.*'"),
+        # As S3 names them, and no star: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+        ("--bucket", buckets, r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "my-trail-bucket"),
         ("--account", [account] if account else [], r"[0-9]{12}", "123456789012"),
     ):
         if wrong := [one for one in given if not re.fullmatch(pattern, one)]:
@@ -201,12 +213,13 @@ def _prepare(actions: Sequence[str], owner: str, name: str) -> list[Statement]:
     ]
 
 
-def _records(actions: Sequence[str]) -> list[Statement]:
-    """Asking afterwards. The trail's bucket has a name of yours: name it instead of the star where you know it."""
+def _records(actions: Sequence[str], buckets: Sequence[str]) -> list[Statement]:
+    """Asking afterwards. Of files only those in the trails' buckets."""
+    files = [f"arn:aws:s3:::{bucket}{end}" for bucket in buckets for end in ("", "/*")]
     return [
         {"Sid": "WhatWasRecorded", "Action": [a for a in actions if a.startswith("cloudtrail:")], "Resource": "*"},
         {"Sid": "WhatWasBilled", "Action": [a for a in actions if a.startswith("ce:")], "Resource": "*"},
-        {"Sid": "TheTrailsFiles", "Action": [a for a in actions if a.startswith("s3:")], "Resource": "arn:aws:s3:::*"},
+        {"Sid": "TheTrailsFiles", "Action": [a for a in actions if a.startswith("s3:")], "Resource": files},
     ]
 
 

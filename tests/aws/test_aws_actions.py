@@ -46,7 +46,7 @@ def test_the_list_is_what_the_source_calls_no_more_and_no_less() -> None:
 
 @pytest.mark.parametrize("name", aws_actions.POLICIES)
 def test_each_policy_allows_exactly_its_actions_without_a_wildcard(name: str) -> None:
-    made = document(name, fleet=name == "runner")["Statement"]
+    made = document(name, fleet=name == "runner", buckets=["a-trail"] if name == "auditor" else [])["Statement"]
     allowed = [a for s in made for a in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])]
     assert set(allowed) == set(aws_actions.of(name)) and not [a for a in allowed if "*" in a]
     sids = [s["Sid"] for s in made]
@@ -65,10 +65,22 @@ def test_a_runner_may_make_a_fleet_only_where_that_was_asked_for() -> None:
     assert set(plain) == set(aws_actions.of("runner")) - set(aws_actions.FLEET_ONLY)
 
 
-@pytest.mark.parametrize("wrong", [{"regions": ["mars"]}, {"types": ["x y"]}, {"account": "12"}], ids=str)
-def test_a_limit_that_could_never_match_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=r"--(region|type|account) is"):
-        document("runner", **wrong)
+WRONG = [
+    {"regions": ["mars"]},
+    {"types": ["x y"]},
+    {"types": ["banana"]},
+    {"types": ["*"]},
+    {"account": "12"},
+    {"buckets": ["*"]},
+    {"buckets": ["My_Trail"]},
+    {"buckets": ["a/b"]},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_a_limit_that_could_never_match_or_would_match_all_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"--(type|account|bucket) is|no AWS region 'mars'"):
+        document("auditor" if "buckets" in wrong else "runner", **wrong)
 
 
 def test_no_policy_for_a_name_or_a_limit_that_has_no_meaning() -> None:
@@ -76,6 +88,13 @@ def test_no_policy_for_a_name_or_a_limit_that_has_no_meaning() -> None:
         document("admin")
     with pytest.raises(UsageError, match="--type"):
         document("reaper", types=["g6.xlarge"])
+    with pytest.raises(UsageError, match="--bucket has no meaning"):
+        document("runner", buckets=["a-trail"])
+
+
+def test_an_auditor_without_a_bucket_may_read_nothing_in_s3() -> None:
+    allowed = {a for s in document("auditor")["Statement"] for a in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])}
+    assert allowed == {a for a in aws_actions.of("auditor") if not a.startswith("s3:")}
 
 
 def test_named_regions_limit_all_that_is_regional() -> None:

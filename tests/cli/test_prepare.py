@@ -52,6 +52,44 @@ def test_init_shows_what_it_would_make_and_that_it_costs_nothing(cloud: Rehearsa
     assert "nothing to make: all of it is there" in CliRunner().invoke(app, ["init", "aws", "--endpoint", cloud.endpoint, "--yes"]).stdout
 
 
+def test_the_plan_of_a_removal_is_what_is_removed_and_says_why_the_role_stays(cloud: Rehearsal) -> None:
+    init(cloud, "--yes", "--region", "us-east-1", "--region", "us-west-2")
+    done = CliRunner().invoke(app, ["init", "aws", "--endpoint", cloud.endpoint, "--remove", "--region", "us-west-2"])
+    lines = [line.split() for line in done.stderr.splitlines()]
+    assert [line[:2] for line in lines if line[:2] == ["to", "remove"]] == [["to", "remove"]] * 2, done.stderr
+    stays = [" ".join(line) for line in lines if line[:1] == ["stays"]]
+    assert len(stays) == 2 and all("us-east-1 still uses it" in line for line in stays), done.stderr
+    assert done.exit_code == 2 and "there is no terminal to ask on" in done.stderr
+    code, rest = init(cloud, "--yes", "--remove", "--region", "eu-west-1")
+    assert code == 0 and rest["changed"] == [] and [p["state"] for p in rest["pieces"] if not p["region"]] == ["there", "there"]
+
+
+def test_where_nobody_can_be_asked_the_plan_is_shown_and_nothing_is_changed(cloud: Rehearsal) -> None:
+    done = CliRunner().invoke(app, ["init", "aws", "--endpoint", cloud.endpoint])
+    assert done.exit_code == 2 and "to make" in done.stderr and "add --yes" in done.stderr and not done.stdout
+    assert "nothing to remove" in CliRunner().invoke(app, ["init", "aws", "--endpoint", cloud.endpoint, "--remove"]).stdout
+    refused = CliRunner().invoke(app, ["init", "aws", "--endpoint", cloud.endpoint, "--json"])
+    assert json.loads(refused.stdout)["exit"] == 2
+
+
+@pytest.mark.parametrize(("typed", "near"), [("us-esat-1", "us-east-1"), ("eu-wets-2", "eu-west-2"), ("us-gov-wset-1", "us-gov-west-1")])
+def test_a_region_that_there_is_not_is_a_mistake_with_the_nearest_and_nobody_is_asked(typed: str, near: str, cloud: Rehearsal) -> None:
+    before = len(cloud.log())
+    code, said = init(cloud, "--yes", "--region", "us-east-1", "--region", typed)
+    assert code == 2 and typed in said["what"] and near in said["why"] and said["next"] == f"--region {near}"
+    assert len(cloud.log()) == before
+    assert CliRunner().invoke(app, ["iam", "policy", "--region", typed]).exit_code == 2
+    assert CliRunner().invoke(app, ["iam", "policy", "--region", near]).exit_code == 0
+
+
+def test_an_auditor_reads_the_buckets_that_were_named_and_else_nothing_in_s3() -> None:
+    plain = CliRunner().invoke(app, ["iam", "policy", "auditor"])
+    assert plain.exit_code == 0 and "s3:" not in plain.stdout and "--bucket NAME" in plain.stderr
+    named = CliRunner().invoke(app, ["iam", "policy", "auditor", "--bucket", "my-trail", "--bucket", "b.2"])
+    places = [s["Resource"] for s in json.loads(named.stdout)["Statement"] if "s3:GetObject" in s["Action"]]
+    assert places == [["arn:aws:s3:::my-trail", "arn:aws:s3:::my-trail/*", "arn:aws:s3:::b.2", "arn:aws:s3:::b.2/*"]] and not named.stderr
+
+
 def test_a_policy_is_json_and_an_unknown_one_is_a_mistake() -> None:
     done = CliRunner().invoke(app, ["iam", "policy", "runner", "--type", "g6.*", "--region", "eu-west-1", "--account", "210987654321"])
     said = json.loads(done.stdout)

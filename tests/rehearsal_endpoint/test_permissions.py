@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from provisioner import corroborate
 from provisioner.errors import GpuleaseError, ProviderError, RefusedError
 from provisioner.model import Inventory, LaunchSpec, Phase, Requirements, Resource
 from provisioner.providers import aws_actions, aws_bill, aws_trail
@@ -288,17 +289,19 @@ def test_each_action_that_is_missing_stops_a_named_step_or_is_optional(action: a
         let_go(place.provider(), lease, lambda name, do: do())
 
 
+TRAIL = aws_trail.Trail("gpulease-rehearsal", "gpulease-rehearsal-trail", "")
+
+
 def records(place: Place) -> list[str]:
     """Everything that a proof is given afterwards, asked as the commands do; what was refused."""
     account, now = Account(REGION, None, place.rehearsal.endpoint), datetime.now(UTC)
     bills, denied = Account("us-east-1", None, place.rehearsal.endpoint), list[str]()
     span = (now - timedelta(hours=1), now)
-    trail = aws_trail.Trail("gpulease-rehearsal", "gpulease-rehearsal-trail", "")
     for ask in (
         lambda: list(aws_trail.events(account, *span, lambda s: None)),
         lambda: aws_trail.trail(account),
         lambda: account.ask("GetCallerIdentity", service="sts"),
-        lambda: aws_trail.files(account, trail, ACCOUNT, *span),
+        lambda: aws_trail.files(account, TRAIL, ACCOUNT, *span),
         lambda: aws_trail.public_keys(account, *span),
         lambda: aws_bill.billed(bills, ["i-0aa"], *span),
     ):
@@ -310,12 +313,22 @@ def records(place: Place) -> list[str]:
 
 
 def test_the_auditors_policy_is_what_asking_afterwards_uses_no_more_and_no_less(place: Place) -> None:
-    place.enforce(AUDITOR, regions=[REGION])
+    place.enforce(AUDITOR, regions=[REGION], buckets=[TRAIL.bucket])
     before = len(place.rehearsal.log())
     assert records(place) == []
     assert place.used(before) == set(aws_actions.of(AUDITOR))
     with pytest.raises(ProviderError, match="not authorized"):
         place.provider().account.ask("DescribeInstances")
+
+
+def test_an_auditor_reads_only_the_bucket_that_was_named_and_else_the_proof_does_without(place: Place) -> None:
+    account, span = Account(REGION, None, place.rehearsal.endpoint), (datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC))
+    for buckets in ([], ["another-trail"]):
+        place.enforce(AUDITOR, buckets=buckets)
+        (denied,), told = records(place), list[str]()
+        assert "s3:ListBucket" in denied or "AccessDenied" in denied
+        assert corroborate._files([account], *span, told.append) == ({}, [])
+        assert "could not be had" in told[0] and "gpulease iam policy auditor --bucket NAME" in told[0]
 
 
 @pytest.mark.parametrize("fleet", [True, False])
@@ -330,7 +343,7 @@ def test_the_two_lists_without_a_filter_need_no_right_that_a_look_has_not(fleet:
 
 @pytest.mark.parametrize("action", [a.name for a in ACTIONS if AUDITOR in a.policies and not a.name.startswith("sts:")])
 def test_each_question_that_an_auditor_may_not_ask_is_named(action: str, place: Place) -> None:
-    place.enforce(AUDITOR, without=action)
+    place.enforce(AUDITOR, without=action, buckets=[TRAIL.bucket])
     denied = records(place)
     assert denied and all(action in what or "AccessDenied" in what for what in denied), denied
 
