@@ -70,6 +70,7 @@ def run_profile(target: Target, *, ask: Callable[[str], bool] | None) -> Coded:
                     access=access,
                     keep_s=target.keep_s,
                     progress=story.progress,
+                    waited=story.waited,
                     watch=watch,
                 )
             finally:

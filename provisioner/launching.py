@@ -126,7 +126,8 @@ def _attempt(life: Life, offer: Offer, quote: cost.Quote) -> Launched:
     if guarded := guards.arm_schedule(lease, spec, life.plan.profile.waived, life.waits.sleep):
         life.tell("guard", guarded)
     try:
-        machine = _started(life, machine, spec.reach)
+        with life.waiting("create", f"{machine.id} to run"):
+            machine = _started(life, machine, spec.reach)
     except GivenUp:
         for fleet in [made for kind, made in lease.made.items() if kind in MAKES_MACHINES]:
             _let_go_of(life, fleet)  # it might make another, beside the next offer's
@@ -152,7 +153,8 @@ def _create(life: Life, spec: LaunchSpec, quote: cost.Quote) -> Resource:
     machine = lease.create(last, spec)
     if machine.kind in MAKES_MACHINES:
         life.tell("create", f"{last} {machine.id}")
-        machine = _filled(life, machine)
+        with life.waiting("create", f"the machine of {machine.id}"):
+            machine = _filled(life, machine)
         last = machine.kind
     price = f"  {offer_text(offer)}, {'at most ' if offer.spot else ''}{cost.show_per_hour(quote.micro_usd_per_hour)}"
     life.tell("create", f"{last} {machine.id}" + (price if machine.billed else ""))

@@ -7,6 +7,7 @@ decides nothing.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ Tell = Callable[[str, str], None]
 Progress = Callable[[str, int, int], None]
 """(stage, done, total)."""
 
+Waited = Callable[[str, str], None]
+"""(stage, what is waited for and since when): called often; whoever shows it decides how often it does."""
+
 
 @dataclass(frozen=True)
 class Access:
@@ -45,18 +49,22 @@ class Waits:
     """`scope.sleep`, until the run is over; then a short grace of its own, so that last words can be fetched.
 
     `take` ends every wait on a machine that its provider takes back, from any thread; `go_on` is for the next machine.
-    `tend` is called between two naps, in the thread that waits: a stage may take an hour, and it is all waiting.
+    `tend` is called between two naps, in the thread that waits: a stage may take an hour, and it is all waiting. So is `during`, while
+    somebody has said what it is that is waited for.
     """
 
     def __init__(self, scope: Scope) -> None:
         self._run = self._scope = scope
         self._taken: str | None = None
         self.tend: Callable[[], None] = lambda: None
+        self.during: Callable[[], None] | None = None
 
     def sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while True:
             self.tend()
+            if self.during is not None:
+                self.during()
             if self._taken is not None and self._scope is self._run:
                 raise Interrupted(self._taken, why="the notice that the machine itself was given", next="gpulease report")
             rest = end - time.monotonic()
@@ -90,6 +98,22 @@ class Life:
     results: dict[str, Any] | None = None  # what was measured, once it was; kept whatever happens after
     passes: Any = None  # the eval's passes so far: a machine that follows another goes on with them
     machines: list[dict[str, Any]] = field(default_factory=list)  # those that were measured on, in order
+    waited: Waited = lambda stage, text: None
+
+    @contextlib.contextmanager
+    def waiting(self, stage: str, what: str) -> Iterator[None]:
+        """A wait that may take minutes and is paid for: what for, and how long it is already, is shown while it lasts."""
+        since, here = self.clock.counting(), threading.get_ident()
+
+        def tell() -> None:
+            if threading.get_ident() == here:  # what listens and renews meanwhile waits for something else
+                self.waited(stage, f"waiting for {what}, {self.clock.counting() - since:.0f} s")
+
+        self.waits.during = tell
+        try:
+            yield
+        finally:
+            self.waits.during = None
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:

@@ -35,14 +35,20 @@ _PROSE = re.compile(
 SIMULATED = "SIMULATED: an embedded cloud on this machine; no account, no GPU, no money"
 
 
-class Story:
-    """The run, line by line, as it happens. On a terminal a progress bar may follow the last line; elsewhere only lines."""
+QUIET_S = 30.0
+"""The longest silence where there is no terminal, while something is waited for; on one, what is waited for is shown each second."""
 
-    def __init__(self, out: TextIO | None = None, spent: Callable[[], str] = lambda: "") -> None:
+
+class Story:
+    """The run, line by line, as it happens. On a terminal a line that is replaced may follow the last one (a progress bar, what is
+    waited for); elsewhere there are only lines."""
+
+    def __init__(self, out: TextIO | None = None, spent: Callable[[], str] = lambda: "", now: Callable[[], float] = time.monotonic) -> None:
         self._out = out or sys.stderr
         self.spent = spent
         self._live = self._out.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._bar = False
+        self._now, self._said = now, now()
         try:
             self._fd: int | None = self._out.fileno()
         except (OSError, ValueError):
@@ -50,6 +56,7 @@ class Story:
 
     def tell(self, stage: str, text: str) -> None:
         self._wipe()
+        self._said = self._now()
         begin = f"{time.strftime('%H:%M:%S', time.gmtime())}  {stage:<8}  "
         if not self._live or stage in TO_PASTE:
             self._write(f"{begin}{clean(text):<70}  {self.spent()}".rstrip() + "\n")
@@ -67,7 +74,20 @@ class Story:
             return
         full = round(24 * done / total)
         bar = "#" * full + "." * (24 - full)
-        line = f"{time.strftime('%H:%M:%S', time.gmtime())}  {stage:<8}  [{bar}] {done}/{total}  {self.spent()}"
+        self._replaced(stage, f"[{bar}] {done}/{total}")
+
+    def waited(self, stage: str, text: str) -> None:
+        """What is waited for, when nothing else was said for a while."""
+        if self._now() - self._said < (1.0 if self._live else QUIET_S):
+            return
+        if self._live:
+            self._replaced(stage, clean(text))
+        else:
+            self.tell(stage, text)
+
+    def _replaced(self, stage: str, text: str) -> None:
+        self._said = self._now()
+        line = f"{time.strftime('%H:%M:%S', time.gmtime())}  {stage:<8}  {text}  {self.spent()}"
         # A line that is wider than the terminal would leave its beginning behind each time.
         self._write(f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K", within=0.0)
         self._bar = True

@@ -24,7 +24,7 @@ from provisioner.journal import Journal, instant, rfc3339
 from provisioner.launching import BOOT_S, Launched, launch
 from provisioner.lease import LINGER_S, PATIENCE_S, hold, holdings, release
 from provisioner.ledger import LeaseFolder, write_private
-from provisioner.life import Access, Life, Progress, Tell, Waits
+from provisioner.life import Access, Life, Progress, Tell, Waited, Waits
 from provisioner.measure import evaluate, missed
 from provisioner.model import Clock, Fact, Offer, Provider, Verdict
 from provisioner.plan import Plan
@@ -61,6 +61,7 @@ def run(
     access: Access,
     keep_s: float = 0.0,
     progress: Progress = lambda stage, done, total: None,
+    waited: Waited = lambda stage, text: None,
     watch: Callable[[Journal], None] = lambda journal: None,
 ) -> Ended:
     """Live the whole life of one lease. What goes wrong in it is not raised: it is in `Ended`, with the exit code."""
@@ -83,7 +84,7 @@ def run(
             with hold(
                 folder.id, provider, journal, clock, patience=patience, linger=linger, tell=lambda text: tell("release", text)
             ) as lease:
-                life = Life(plan, lease, folder, waits, tell, progress, access, deadline, clock)
+                life = Life(plan, lease, folder, waits, tell, progress, access, deadline, clock, waited=waited)
                 try:
                     live(life, keep_s)
                 except (Cancelled, GpuleaseError) as e:
@@ -206,8 +207,9 @@ def on_machine(life: Life, launched: Launched, keep_s: float) -> None:
     address = launched.address
     with contextlib.ExitStack() as sessions:
         with life.stage("connect") as detail:
-            waiting = ssh.wait_for_ssh(address, life.access.port, life.access.user, within=BOOT_S, **reach)
-            host = sessions.enter_context(waiting)
+            booting = ssh.wait_for_ssh(address, life.access.port, life.access.user, within=BOOT_S, **reach)
+            with life.waiting("connect", f"SSH on {address}"):
+                host = sessions.enter_context(booting)
             detail |= {"id": launched.machine.id, "hostKeySha256": keys.fingerprint(launched.host_key)}
             life.tell("connect", f"{host.name}, host key {keys.fingerprint(launched.host_key)} as pinned")
             if life.access.host_key is None:

@@ -114,7 +114,8 @@ def serve(life: Life, host: Host) -> Iterator[Serving]:
                     every_s=0.5 if life.plan.simulated else 2.0,
                     system_packages=life.lease.provider.name != "static",
                 )
-                running = stack.enter_context(starting)
+                with life.waiting("serve", f"{runtime.name} to be installed and to answer"):
+                    running = stack.enter_context(starting)
                 detail |= {
                     "runtime": running.runtime,
                     "version": running.version,

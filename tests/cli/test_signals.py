@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import signal
 import socket
@@ -13,7 +14,7 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -301,6 +302,49 @@ def test_the_bar_fits_its_terminal_and_is_replaced_by_the_next_line(term: str | 
     bar, _, rest = shown.rpartition("\r\x1b[K")
     assert ("[##" in bar and len(bar.strip("\r").removesuffix("\x1b[K")) < 40) if live else bar == ""
     assert "done" in rest and "\x1b" not in rest.strip("\r\n")
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_what_is_waited_for_is_shown_each_second_on_a_terminal_and_every_half_minute_elsewhere(
+    live: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    near, far = pty.openpty()
+    seconds = iter(range(1000))  # one for each look at the clock: when it began, when it is asked, when it has said something
+    with open(far if live else tmp_path / "story", "w") as out:
+        story = Story(out, spent=lambda: "$0.02", now=lambda: next(seconds))
+        for waited in range(60):
+            story.waited("connect", f"waiting for SSH on 203.0.113.1, {waited} s")
+        story.tell("connect", "done")
+    shown = ""
+    while live and "done" not in shown:
+        shown += os.read(near, 4096).decode()
+    os.close(near)
+    lines = shown.split("\r") if live else (tmp_path / "story").read_text().splitlines()
+    told = [line for line in lines if "waiting for SSH on 203.0.113.1, " in line and "$0.02" in line]
+    assert len(told) == (60 if live else 2) and ("\x1b[K" in told[0]) == live
+
+
+def test_a_machine_that_boots_slowly_is_waited_for_aloud(bench: Bench) -> None:
+    bench.cloud.faults([{"host": {"boot_delay_s": 3.0}}])
+    near, far = pty.openpty()
+    run = subprocess.Popen(
+        [sys.executable, "-P", "-m", "provisioner", *bench.run_words()],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=far, env={**bench.env, "TERM": "xterm"}, start_new_session=True,
+    )  # fmt: skip
+    os.close(far)
+    shown = b""
+    try:
+        while not re.search(rb"connect   waiting for SSH on [0-9.]+, [12] s  \$0\.0", shown):
+            shown += os.read(near, 4096)
+    finally:
+        run.send_signal(signal.SIGTERM)
+        with suppress(OSError):  # the terminal ends with the program
+            while run.poll() is None:
+                if select.select([near], [], [], 0.1)[0]:
+                    os.read(near, 4096)
+        os.close(near)
+        assert run.wait(60) == Exit.SIGTERM
 
 
 @pytest.mark.slow
