@@ -14,7 +14,7 @@ import contextlib
 import threading
 
 import cost
-from provisioner.errors import GpuleaseError, Interrupted, ProviderError
+from provisioner.errors import GpuleaseError, Interrupted, ProviderError, failure_body
 from provisioner.journal import instant
 from provisioner.launching import DROP_S, Launched
 from provisioner.life import Life
@@ -111,6 +111,8 @@ def go_on(life: Life, launched: Launched, why: str, left: list[tuple[Offer, cost
     # The next offers first; then those asked for before, which may have something again.
     past = [pair for pair in zip(life.plan.offers, life.plan.quotes, strict=True) if pair not in left]
     life.waits.go_on()
+    # Why it was let go of: without this line it looks, to whoever reads the journal, like a machine that we gave up.
+    life.lease.journal.note("failure", failure_body(Interrupted(why, why=asked)))
     with contextlib.suppress(OSError):  # the next machine's server has a log of its own
         (life.folder.path / "server.log").replace(life.folder.path / f"server-{launched.machine.id}.log")
     life.lease.drop(launched.machine, within=DROP_S, sleep=life.waits.sleep, tell=lambda text: life.tell("spot", text))

@@ -10,6 +10,7 @@ has to be able to make it again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from provisioner.evidence import chain, measured, render
 from provisioner.evidence.bundle import stated
 from provisioner.evidence.files import FILE_LIMIT, Folder, Unreadable
 from provisioner.evidence.history import Nonsense
+from provisioner.journal import Entry
 from provisioner.model import Json
 
 PRODUCER = {"name": "gpulease", "version": "report"}
@@ -31,6 +33,7 @@ class Record:
     statement: dict[str, Json]
     results: bytes | None
     doubts: list[str] = field(default_factory=list)  # figures that the samples do not confirm
+    interruptions: list[str] = field(default_factory=list)  # machines that were taken back, one sentence each
 
     @property
     def predicate(self) -> dict[str, Any]:
@@ -42,7 +45,13 @@ class Record:
 
     def record(self) -> dict[str, Json]:
         """For `--json`."""
-        return {"lease": self.id, "predicate": self.predicate, "results": self.measured or None, "doubts": self.doubts}
+        return {
+            "lease": self.id,
+            "predicate": self.predicate,
+            "results": self.measured or None,
+            "doubts": self.doubts,
+            "interruptions": self.interruptions,
+        }
 
     @property
     def measured(self) -> dict[str, Any]:
@@ -64,13 +73,33 @@ def load(folder: Path) -> Record:
         statement = stated(read.entries, digests, PRODUCER, beside)
     except (Unreadable, chain.Broken, Nonsense) as e:
         raise RunError(f"no report can be made of {folder}", why=e.problem.message, next=f"gpulease verify {folder}") from None
-    return Record(statement, results, doubts(measured.read(results), samples))
+    return Record(statement, results, doubts(measured.read(results), samples), interruptions(read.entries))
 
 
 def sealed(read: chain.Chain) -> list[str]:
     """The files that the journal's last seal names."""
     seals = [e["body"].get("files") for e in read.entries if e["kind"] == "seal"]
     return [str(name) for name in seals[-1]] if seals and isinstance(seals[-1], dict) else []
+
+
+def interruptions(entries: Sequence[Entry]) -> list[str]:
+    """When a machine was taken back, what had been answered by then, and where the run went on if it did."""
+    said: list[str] = []
+    seen: set[str] = set()
+    after = False
+    for e in entries:
+        body = e["body"]
+        if e["kind"] == "failure" and body.get("error") == "Interrupted":
+            said.append(f"{e['at']['wall'][11:19]} UTC: {body.get('what')}; {body.get('why')}")
+            after = True
+        elif e["kind"] in ("done", "observe") and body.get("class") == "instance" and (id := str(body.get("id"))) not in seen:
+            seen.add(id)
+            if after:
+                facts = body.get("facts")
+                zone = facts.get("zone") if isinstance(facts, dict) else None
+                said[-1] += f"; it went on in {zone or body.get('region')}, on {id}"
+                after = False
+    return said
 
 
 def doubts(results: dict[str, Any], samples: bytes | None) -> list[str]:

@@ -22,7 +22,8 @@ WIDEST = 48
 def lease(record: Record) -> str:
     """Everything about one lease: verdict, answers, latency, cost, guards, what is left and what is not shown."""
     predicate, results = record.predicate, record.measured
-    blocks = [headline(record), *(f"  {said}" for said in words.verdict(predicate)), ""]
+    blocks = [headline(record), *(f"  {said}" for said in words.verdict(predicate))]
+    blocks += [*(f"  {words.text(said, 400)}." for said in record.interruptions[:20]), ""]
     blocks += _measured(results)
     blocks += titled("cost in USD", table(("what", "of", "at least", "best", "at most"), cost_rows(predicate)))
     basis = cost.basis(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from typing import Any
 
 import pytest
 
+from provisioner import report
 from provisioner.errors import Exit
 from tests.life.conftest import Bench
 
@@ -70,6 +72,8 @@ def test_it_goes_on_with_the_next_offer_from_the_last_finished_case(bench: Bench
     assert len(set(right)) == 32 and found["stats"]["host"]["sent"] == 32
     machines = {body["id"] for body in bench.entries("done") if body["op"] == "create" and body["class"] == "instance"}
     assert len(machines) == 2 and not bench.left() and bench.verify() == 0
+    (told,) = report.load(bench.folder.path).interruptions
+    assert re.search(r" UTC: the provider .*; [1-9][0-9]* answers are kept; it went on in us-east-1[a-f], on i-", told), told
 
 
 @pytest.mark.slow

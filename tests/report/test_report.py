@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ import cost
 from provisioner import report
 from provisioner.errors import RunError
 from provisioner.evals import stats
-from provisioner.evidence import render, words
+from provisioner.evidence import chain, render, words
 from provisioner.render import cost_text
 from provisioner.report import markdown, tables
 from tests.evidence import bundles
@@ -125,7 +126,7 @@ def test_a_folder_that_cannot_be_read_is_an_error_with_a_next_step(spoil: str, t
 
 def test_the_record_for_json_holds_the_statement_and_the_results(lease: report.Record) -> None:
     made = lease.record()
-    assert list(made) == ["lease", "predicate", "results", "doubts"] and json.loads(json.dumps(made)) == made
+    assert list(made) == ["lease", "predicate", "results", "doubts", "interruptions"] and json.loads(json.dumps(made)) == made
 
 
 def test_one_cost_has_one_answer_at_the_end_of_a_run_in_its_report_and_in_its_proof(lease: report.Record) -> None:
@@ -152,3 +153,23 @@ def test_instead_of_a_table_without_a_figure_there_is_the_reason() -> None:
     why = "needs 20 samples; there are 3"
     for lines in (tables.results_text({"stats": {"host": few}}).splitlines(), tables._measured({"stats": {"host": few}})):
         assert any(why in line for line in lines) and not any("time to first token" in line for line in lines)
+
+
+def test_a_machine_that_was_taken_back_is_told_with_its_time_what_was_answered_and_where_the_run_went_on(tmp_path: Path) -> None:
+    path = bare(tmp_path / "x", "held")
+    entries = [e for e in chain.read((path / "journal.jsonl").read_bytes()).entries if e["kind"] in ("done", "observe")]
+    back = {"error": "Interrupted", "what": "the provider takes the spot machine back", "why": "41 answers are kept"}
+    taken = {**entries[0], "kind": "failure", "body": back}
+    first = {
+        **entries[0],
+        "kind": "done",
+        "body": {"class": "instance", "id": "i-1", "facts": {"zone": "us-east-1a"}, "region": "us-east-1"},
+    }
+    again, second = {**first, "kind": "observe"}, {**first, "body": {**first["body"], "id": "i-2", "facts": {"zone": "us-east-1c"}}}
+    at = entries[0]["at"]["wall"][11:19]
+    told = f"{at} UTC: the provider takes the spot machine back; 41 answers are kept"
+    assert report.interruptions([first, taken]) == report.interruptions([first, taken, again]) == [told]
+    (line,) = report.interruptions([first, taken, again, second])
+    assert line == f"{told}; it went on in us-east-1c, on i-2"
+    record = dataclasses.replace(report.load(path), interruptions=[line])
+    assert f"\n  {line}.\n" in tables.lease(record) and record.record()["interruptions"] == [line]
