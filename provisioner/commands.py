@@ -14,6 +14,7 @@ from typing import Any
 
 import cost
 from provisioner import closing, ledger
+from provisioner.afterwards import told
 from provisioner.clean import clean
 from provisioner.clouds import (
     Target,
@@ -29,8 +30,8 @@ from provisioner.errors import Exit, GpuleaseError, RefusedError, UsageError
 from provisioner.lease import LINGER_S, PATIENCE_S, holdings
 from provisioner.model import Verdict
 from provisioner.render import SIMULATED, Story, cost_text, error_text, table
-from provisioner.scope import Cancelled, Scope, cry, signals
-from provisioner.terminal import bug, complain
+from provisioner.scope import Scope, cry, signals
+from provisioner.terminal import complain
 
 Answer = tuple[dict[str, Any], str]
 Coded = tuple[int, dict[str, Any], str]
@@ -87,14 +88,14 @@ def _forget_unbegun(folder: ledger.LeaseFolder) -> None:
 
 
 def _run_record(ended: Any, simulated: bool) -> dict[str, Any]:
-    error = ended.error
+    error = told(ended.error, ended.lease, ended.exit)
     return {
         "schema": "gpulease/run/1",
         "simulated": simulated,
         "lease": ended.lease,
         "verdict": str(ended.verdict),
         "exit": int(ended.exit),
-        "error": None if error is None else _error_record(error),
+        "error": None if error is None else _error_record(error) | {"type": type(ended.error).__name__},
         "now": ended.now,
         "spend": ended.spend.record() if ended.spend else None,
         "results": ended.results,
@@ -116,14 +117,8 @@ def _run_text(ended: Any, simulated: bool) -> str:
         from provisioner.report import tables
 
         parts.append(tables.results_text(ended.results))
-    error = ended.error
-    if isinstance(error, GpuleaseError):
-        error.next = error.next or f"gpulease report {ended.lease}"  # no ending without a next step
+    if error := told(ended.error, ended.lease, ended.exit):
         parts.append(error_text(error, ended.now))
-    elif isinstance(error, Exception) and not isinstance(error, Cancelled):
-        parts.append(error_text(bug(error), ended.now))
-    elif error is not None:
-        parts.append(error_text(GpuleaseError(f"stopped: {error}", next=f"gpulease report {ended.lease}"), ended.now))
     elif ended.verdict is not Verdict.RELEASED:
         stays = GpuleaseError(f"letting go of {ended.lease} ended {ended.verdict}", next=f"gpulease release {ended.lease}")
         parts.append(error_text(stays, ended.now))

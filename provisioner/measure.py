@@ -177,7 +177,9 @@ def _on_the_machine(
         timeout=_limit(passes.profile, left),
     )
     if result.exit != 0:
-        raise HostError("the load client did not run on the machine", why=result.stderr[-600:], next="python3 3.8 or newer must be there")
+        raise HostError(
+            "the load client did not run on the machine", why=result.stderr[-600:], next="an image with python3 3.8 or newer (launch.image)"
+        )
 
 
 def _from_here(life: Life, passes: Passes, left: cases.EvalSet, serving: Serving, way: Tunnel, on_line: Callable[[str], None]) -> None:

@@ -237,7 +237,7 @@ class StaticProvider:
             raise NotCreated(
                 f"{self.host}: the lock cannot be made", why=why, next="the home folder must be writable", provider_code="CannotLock"
             )
-        raise ProviderError(f"{self.host}: making the lock ended with exit code {code}", why=why, next="gpulease release LEASE")
+        raise ProviderError(f"{self.host}: making the lock ended with exit code {code}", why=why, next=f"gpulease release {lease}")
 
     def verify_launch(self, machine: Resource, spec: LaunchSpec) -> Sequence[str]:
         """Nothing was launched; what the machine is, its facts say."""

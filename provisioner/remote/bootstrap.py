@@ -230,7 +230,7 @@ def require_armed(host: Host, deadline_epoch: int) -> Armed:
         raise HostError(
             f"{host.name}: {len(seen.missing)} of its own guards do not stand",
             why="; ".join(seen.missing),
-            next="gpulease release LEASE; cloud-init's log on the machine says why (/var/log/cloud-init.log)",
+            next="the same command again, or another image (launch.image): it needs systemd, cloud-init, and sudo without a password",
         )
     return seen
 

@@ -83,7 +83,9 @@ def read(host: Host, name: str) -> Fact:
     value = source.parse(result.stdout)
     if result.exit != 0:
         raise FactUnreadable(
-            f"{name}: the command ended with {result.exit}", why=parsers._shown(result.stderr or result.stdout), next=source.command
+            f"{name}: the command ended with {result.exit}",
+            why=parsers._shown(result.stderr or result.stdout),
+            next=parsers.look_with(source.command),
         )
     return Fact(name, value, source.command, result.stdout)
 

@@ -61,7 +61,7 @@ def rotate(host: SshHost, pinned: str, *, sleep: Sleep = time.sleep, within: flo
                 raise HostError(
                     f"{host.name} does not show the host key that it made: {keys.fingerprint(fresh)}",
                     why=f"after {within:g} s: {e.what}: {e.why}",
-                    next="gpulease release LEASE gives the machine back; without a key of its own it is not safe to use",
+                    next="the same command again, or another image (launch.image)",
                 ) from e
             sleep(PAUSE_S)
 
@@ -89,5 +89,5 @@ def _not_made(host: SshHost, why: str) -> HostError:
     return HostError(
         f"{host.name} did not make a host key of its own",
         why=why,
-        next="gpulease release LEASE gives the machine back; its image needs ssh-keygen, and sudo without a password",
+        next="another image (launch.image): it needs ssh-keygen, and sudo without a password",
     )

@@ -41,7 +41,7 @@ Sleep = Callable[[float], None]
 
 TICKS = 5  # judgements per probe interval
 SILENT_TICKS = 8  # with the default 5 s: at most 5 + 8 + 1 s from the last sign of life to "connection lost"
-LOST_NEXT = "gpulease release LEASE gives the machine back; its own timers stand whatever happens here"
+LOST_NEXT = "the same command again; if it is lost there too, another region, zone or type. gpulease report   shows how far it came"
 
 
 def direct(address: str, port: int) -> tuple[str, int]:
@@ -124,11 +124,15 @@ def open_link(target: Target, *, timeout: float = 20.0, keepalive: float = 5.0, 
         return attempt(target, load_key(target), timeout, keepalive, sleep)
     except Unreachable as e:
         raise HostError(
-            f"cannot reach {target.name}", why=str(e), next="check that the machine runs and that port 22 is open to this address"
+            f"cannot reach {target.name}",
+            why=str(e),
+            next="the same command again; on a machine of your own: does it run, and is its SSH port open to this address?",
         ) from e
     except NotLetIn as e:
         raise HostError(
-            f"{target.name} does not let us in", why=str(e), next="check the user name and the key given for this machine"
+            f"{target.name} does not let us in",
+            why=str(e),
+            next="the same command again; on a machine of your own: are the user name and the key those that it lets in?",
         ) from e
 
 
@@ -300,7 +304,7 @@ def _wrong_machine(target: Target, other: str) -> HostKeyError:
     return HostKeyError(
         f"the machine at {target.address} port {target.port} is not the one we prepared: nothing was sent to it",
         why=f"it shows host key {other}; pinned is {keys.fingerprint(target.host_key)} ({keys.key_type(target.host_key)})",
-        next="gpulease release LEASE gives the prepared machine back; if the host key was changed on purpose, give the new one",
+        next="the same command again, twice at most; for a machine of your own: --host-key, if its key was changed on purpose",
     )
 
 

@@ -22,6 +22,11 @@ UNKNOWN = {"[N/A]", "N/A", "[Not Supported]", "[Not Found]", "-"}
 _MIB = 1024
 
 
+def look_with(command: str) -> str:
+    """What to do about a machine that cannot be read: a rented one is gone when this is read, one of the user's own stays."""
+    return f"another image or type in the profile (launch.image, needs.types); on a machine of your own: {command}"
+
+
 class FactUnreadable(HostError):
     """A command on the machine printed something that cannot be read as the fact it was asked for."""
 
@@ -87,7 +92,7 @@ def disk(text: str) -> Json:
     """`df -Pk` of the home and of the cache folder: the free space of each, in whole GiB rounded down."""
     rows = [line for line in _lines(text) if not line.startswith("Filesystem ")]
     if len(rows) != 2:
-        raise FactUnreadable(f"df printed {len(rows)} file systems; 2 were asked for", why=_shown(text), next="df -Pk ~")
+        raise FactUnreadable(f"df printed {len(rows)} file systems; 2 were asked for", why=_shown(text), next=look_with("df -Pk ~"))
     return {name: _df(row) for name, row in zip(("home", "cache"), rows, strict=True)}
 
 
@@ -171,7 +176,7 @@ def memory(text: str) -> Json:
     """/proc/meminfo: total and available, in MiB."""
     found = dict(re.findall(r"^(MemTotal|MemAvailable):\s+([0-9]{1,15}) kB$", text.replace("\r\n", "\n"), re.MULTILINE))
     if len(found) != 2:
-        raise FactUnreadable("/proc/meminfo does not give MemTotal and MemAvailable", why=_shown(text), next="cat /proc/meminfo")
+        raise FactUnreadable("/proc/meminfo does not give MemTotal and MemAvailable", why=_shown(text), next=look_with("cat /proc/meminfo"))
     return {"total_mib": int(found["MemTotal"]) // _MIB, "available_mib": int(found["MemAvailable"]) // _MIB}
 
 
@@ -182,7 +187,7 @@ def os_release(text: str) -> Json:
         if match := re.fullmatch(r"""(ID|VERSION_ID|PRETTY_NAME)=(["']?)(.*)\2""", line):
             found[match[1]] = _name(match[3], "os_release", line)
     if "ID" not in found:
-        raise FactUnreadable("/etc/os-release has no ID", why=_shown(text), next="cat /etc/os-release")
+        raise FactUnreadable("/etc/os-release has no ID", why=_shown(text), next=look_with("cat /etc/os-release"))
     return {"id": found["ID"], "version": found.get("VERSION_ID"), "name": found.get("PRETTY_NAME")}
 
 
@@ -221,7 +226,7 @@ def older(have: str, need: str) -> bool:
     return version_tuple(have)[: len(needed)] < needed
 
 
-_LOOK = "nvidia-smi"
+_LOOK = look_with("nvidia-smi")
 _COMPLAINTS = {
     "couldn't communicate with the NVIDIA driver": "the NVIDIA driver is not loaded, or does not match the running kernel",
     "Driver/library version mismatch": "the driver was upgraded and the machine not restarted since",

@@ -161,7 +161,7 @@ class SshHost:
             raise HostError(
                 f"{clean(path, limit=200)} on {self.name} is larger than {limit} bytes",
                 why="only as much as was asked for is ever read from a machine",
-                next="look at it on the machine, or ask for a larger limit",
+                next="ask for a larger limit",
             )
         return bytes(data)
 
@@ -239,7 +239,9 @@ def free_port(host: Host) -> int:
     said = host.run(_FREE_PORT).stdout.strip()
     if not re.fullmatch("[0-9]{1,5}", said) or not 0 < int(said) < 65536:
         raise HostError(
-            f"{host.name} did not name a free port", why=f"it printed {clean(said, limit=80)!r}", next="python3 must work on the machine"
+            f"{host.name} did not name a free port",
+            why=f"it printed {clean(said, limit=80)!r}",
+            next="an image with a python3 that works (launch.image)",
         )
     return int(said)
 
@@ -283,7 +285,9 @@ def _waited(target: Target, within: float, timeout: float, keepalive: float, sle
             else f"{target.name} still refuses our key after {waited}"
         )
         raise HostError(
-            what, why=f"last: {e}", next="gpulease release LEASE; its console output at the provider shows how far the boot came"
+            what,
+            why=f"last: {e}",
+            next="the same command again, or another zone, type or image; its console output at the provider shows how far the boot came",
         ) from e
 
 

@@ -55,7 +55,7 @@ _VLLM = (
         r"Free memory on device \S+ \((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\)"
         r"(?s:.){0,120}?less than desired GPU memory utilization \((?P<share>[\d.]+), (?P<want>[\d.]+) GiB\)",
         "{free} of {total} GiB GPU memory are free; the server wants {want} GiB ({share} of all)",
-        "end what else uses the GPU (nvidia-smi names it; a leaked EngineCore is common), or set gpu-memory-utilization lower",
+        "set gpu-memory-utilization lower; on a machine of your own, end what else is on the GPU (nvidia-smi; often a leaked EngineCore)",
     ),
     Failure(
         "memory moved while measuring",
@@ -183,20 +183,25 @@ _BOTH = (
         "no compiler headers",
         r"Python\.h: No such file",
         "Python's headers are not installed, and the server compiles kernels",
-        "install python3-dev",
+        "an image that has python3-dev (launch.image); on a machine of your own, install it",
     ),
-    Failure("no compiler", r"Failed to find C compiler", "there is no C compiler, and the server compiles kernels", "install gcc"),
+    Failure(
+        "no compiler",
+        r"Failed to find C compiler",
+        "there is no C compiler, and the server compiles kernels",
+        "an image that has gcc (launch.image); on a machine of your own, install it",
+    ),
     Failure(
         "a library is missing",
         r"ModuleNotFoundError: No module named '(?P<module>[\w.]{1,80})'",
         "the server's installation lacks {module}",
-        "remove ~/.gpulease/venv-* on the machine and install again",
+        "another runtime.version; on a machine of your own, remove ~/.gpulease/venv-* and install again",
     ),
     Failure(
         "GPU not seen",
         r"No CUDA GPUs are available|Failed to infer device type|Found no NVIDIA driver",
         "the server sees no GPU",
-        "look at nvidia-smi on the machine",
+        "another image or type (launch.image, needs.types); on a machine of your own: nvidia-smi",
     ),
     Failure(
         "GPU memory",

@@ -180,7 +180,7 @@ def exposure(runtime: Runtime, spec: ServeSpec, opened: Sequence[Json]) -> tuple
             raise RunError(
                 f"{where} can be reached from other machines since the server was started",
                 why=f"{runtime.name} {spec.version} was told to listen on 127.0.0.1:{spec.port} only",
-                next="look at `ss -ltnp` on the machine and at runtime.flags in the profile",
+                next="look at runtime.flags in the profile for what opens it; gpulease logs   has what the server said",
             )
         noted.append(where)
     return tuple(noted)
@@ -260,7 +260,9 @@ def _probe(host: Host, folder: str, port: int, name: str, answer_s: float) -> di
     except (ValueError, IndexError, RecursionError):
         pass  # said below, with what was printed instead
     raise HostError(
-        f"the server on {host.name} could not be looked at", why=_words(result.stderr or result.stdout)[-300:], next="python3 -V"
+        f"the server on {host.name} could not be looked at",
+        why=_words(result.stderr or result.stdout)[-300:],
+        next="an image with a python3 that works (launch.image); on a machine of your own: python3 -V",
     )
 
 
@@ -280,7 +282,7 @@ def _failed(host: Host, runtime: Runtime, spec: ServeSpec, folder: str, what: st
         return RuntimeFailed(
             what,
             why="\n".join([*said, _tail(text) or "its log is empty"]),
-            next="read the log above; `runtime.flags` is what the profile decides",
+            next="gpulease logs   has more of it; what the profile decides is `runtime.flags`",
         )
     return RuntimeFailed(f"{what}: {found.what}", why="\n".join([found.why, *said, "the log ends:", _tail(text)]), next=found.next)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -59,6 +60,11 @@ def test_it_ends_with_a_clear_message_and_nothing_left(
     assert ended.answer["verdict"] == "released" and not bench.left()
     assert "nothing is running" in ended.answer["now"]
     assert "Traceback" not in ended.story
+    now = ended.answer["error"]["next"]
+    assert (
+        now and "LEASE" not in now and all(lease == ended.answer["lease"] for lease in re.findall(r"gpulease (?:logs|report) (\S*)", now))
+    )
+    assert not now.startswith(("nvidia-smi", "gpulease release")), "the machine is gone, and so is the lease"
     assert bench.verify() == 0
 
 
