@@ -48,4 +48,12 @@ def of(simulated: bool, environment: Mapping[str, str] = os.environ) -> Times:
         raise UsageError(
             f"{NAME} has {wrong[0]!r}: {given[wrong[0]]!r}", why=f"whole seconds, for {', '.join(known)}", next=f"unset {NAME}"
         )
-    return Times(**given)
+    made = Times(**given)
+    if made.renew_every_s >= made.silence_s:
+        # The machine would take the run itself for silent, and go in the middle of it.
+        raise UsageError(
+            f"{NAME}: a sign of life every {made.renew_every_s} s, and {made.silence_s} s of silence end the machine",
+            why="renew_every_s has to be the smaller of the two",
+            next=f"""export {NAME}='{{"silence_s": 30, "renew_every_s": 2}}'""",
+        )
+    return made
