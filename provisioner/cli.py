@@ -34,6 +34,7 @@ from provisioner.options import (
     Json,
     LeaseName,
     Minutes,
+    NoIngress,
     Profile,
     ProviderName,
     Region,
@@ -80,6 +81,7 @@ def plan(
     host_key: HostKey = None,
     rehearse: Rehearse = False,
     endpoint: Endpoint = None,
+    no_ingress: NoIngress = False,
     as_json: Json = False,
 ) -> None:
     """What would be rented, until when, for how much. Creates nothing.
@@ -91,8 +93,8 @@ def plan(
     from provisioner.clouds import Target, planned
 
     with ending(as_json, NOTHING_YET):
-        target = Target(profile, budget, minutes, provider, region, aws_profile, host, identity, host_key, rehearse, endpoint)
-        with planned(target) as ready:
+        where = (provider, region, aws_profile, host, identity, host_key, rehearse, endpoint)
+        with planned(Target(profile, budget, minutes, *where, no_ingress=no_ingress)) as ready:
             show(ready.plan_record() if as_json else ready.plan_text())
 
 
@@ -118,9 +120,7 @@ def run(
         str | None,
         typer.Option("--reach-from", help="Who may reach the machine's port 22; else your own public address.", metavar="A.B.C.D/32"),
     ] = None,
-    no_ingress: Annotated[
-        bool, typer.Option("--no-ingress", help="Let no address in: through launch.reach, else your Instance Connect endpoint.")
-    ] = False,
+    no_ingress: NoIngress = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -88,6 +88,7 @@ class Ready:
             "quote": made.quote.record(made.expected_seconds, made.max_seconds),
             "budgetMicroUsd": made.budget_micro_usd,
             "maxRunSeconds": made.max_seconds,
+            "notes": list(made.notes),
         }
 
 
@@ -156,7 +157,8 @@ def check(target: Target) -> None:
     if name not in providers.names():
         raise UsageError(f"no provider is called {name!r}", why=f"known: {', '.join(providers.names())}", next="gpulease show providers")
     for only, needs, why in (
-        (("faults", "endpoint"), "--rehearse", "nothing is broken on purpose where it costs money"),
+        (("faults",), "--rehearse", "nothing is broken on purpose where it costs money"),
+        (("endpoint",), "--rehearse", "only a rehearsal is at an address of its own; a run asks AWS"),
         (("host", "identity", "host_key"), "--provider static", "only a machine of your own has one"),
         (("region", "aws_profile", "reach_from", "no_ingress"), "--provider aws", "a machine of your own is where it is"),
     ):

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,9 @@ def _findings(target: Target) -> Iterator[Finding]:
     if target.host and not target.profile:
         yield Finding(target.host, SKIPPED, "name a profile: the machine is looked at with what the profile needs")
     if target.profile:
-        yield _try(f"profile {target.profile}", lambda: _profile(target))
+        notes: list[str] = []
+        found = _try(f"profile {target.profile}", lambda: _profile(target, notes))
+        yield replace(found, result=UNKNOWN, saw="; ".join([found.saw, *notes])) if notes and found.result == OK else found
     else:
         yield Finding("profile", SKIPPED, "name one to check that it could run")
 
@@ -133,10 +135,10 @@ def costs_now() -> str:
     except (GpuleaseError, OSError):
         return "not known: the leases of this computer cannot be read"
     if not left:
-        return "no lease of this computer is known to be left"
+        return "nothing, as far as this computer knows: it has no lease that may still cost money"
     kept = sum(s.alive for s in left)
     names = ", ".join(s.folder.id for s in left[:3]) + (", …" if len(left) > 3 else "")
-    return f"{len(left)} lease(s) not seen gone ({names}), {kept} of them looked after; gpulease ls"
+    return f"may cost money: {len(left)} lease(s) not seen gone ({names}), {kept} of them looked after; gpulease ls"
 
 
 def _settings(stands: ledger.Standing) -> dict[str, Any]:
@@ -218,6 +220,7 @@ def _fleets(provider: Any) -> str:
     return "the role that AWS makes for fleets is there, as far as these credentials may look"
 
 
-def _profile(target: Target) -> str:
+def _profile(target: Target, notes: list[str]) -> str:
     with planned(target) as ready:
+        notes += ready.plan.notes
         return f"{ready.plan.offer.type} in {ready.plan.offer.region}, {len(ready.plan.offers)} offer(s)"

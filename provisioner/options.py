@@ -22,8 +22,8 @@ OFFER_CODES = (
     "129/130/143 stopped by a signal."
 )
 RELEASE_CODES = (
-    "Exit codes: 0 everything seen gone · 1 a bug in gpulease · 2 usage · 4 another process has the lease, or its rehearsal cloud has "
-    f"ended · {MONEY_CODES}."
+    "Exit codes: 0 everything seen gone · 1 a bug in gpulease · 2 usage · 4 another process has the lease, or its rehearsal cloud "
+    f"ended before it was seen gone · {MONEY_CODES}."
 )
 REAP_CODES = (
     "Exit codes: 0 nothing is overdue, or all that was is seen gone · 1 a bug in gpulease · 2 usage · 4 refused · "
@@ -64,6 +64,9 @@ HostKey = Annotated[
 Faults = Annotated[
     str | None,
     typer.Option("--faults", help="For --rehearse: what is to go wrong, as JSON or a file of it (docs/rehearsal.md).", metavar="JSON|FILE"),
+]
+NoIngress = Annotated[
+    bool, typer.Option("--no-ingress", help="Let no address in: through launch.reach, else your Instance Connect endpoint.")
 ]
 Endpoint = Annotated[
     str | None, typer.Option("--endpoint", help="For --rehearse: a cloud that is already running (gpulease rehearse serve).", metavar="URL")

@@ -14,6 +14,7 @@ from provisioner.errors import ProviderError, RefusedError
 from provisioner.model import Offer, Provider
 from provisioner.profile import Profile
 from provisioner.remote import through
+from provisioner.runtimes import arguments
 
 BOOT_AND_LOAD_S = {"aws": 12 * 60, "static": 60}
 """The least a run needs before its first answer: EC2 cold start with image and model load (reference figures: 8 to 12 min)."""
@@ -42,6 +43,7 @@ class Plan:
     simulated: bool
     left_out: tuple[str, ...] = ()  # offers that fit the profile and are not asked for, and why
     image_gib: int = IMAGE_GIB
+    notes: tuple[str, ...] = ()  # what nobody could look up, so that the plan may not hold
 
     @property
     def disk_gib(self) -> int:
@@ -104,7 +106,24 @@ def make(
         simulated,
         tuple(left_out),
         image_gib,
+        _notes(profile, provider),
     )
+
+
+def _notes(profile: Profile, provider: Provider) -> tuple[str, ...]:
+    """What a plan rests on that was not looked up where it would be known."""
+    unasked: tuple[str, ...] = getattr(provider, "unasked", ())
+    known = "so prices are the snapshot's, and quotas, zones and the size of the image are not known"
+    return tuple(f"{why}; {known}" for why in unasked[:1]) + tuple(filter(None, [unknown_release(profile)]))
+
+
+def unknown_release(profile: Profile) -> str:
+    """A word about a runtime.version whose flags are not the ones that are known here; nothing of it was checked."""
+    name, version = profile.runtime.name, profile.runtime.version
+    known = arguments.table(name).version
+    if version.partition("+")[0] == known:
+        return ""
+    return f"runtime.version is {version}, and {name} {known} is known here: that it exists and takes these flags shows on the machine only"
 
 
 def _within(

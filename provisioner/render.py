@@ -27,8 +27,8 @@ TO_PASTE = frozenset({"keep"})
 """Stages whose lines hold a command: whoever pastes it must not paste a line break."""
 
 _PROSE = re.compile(
-    r"error: |  (?:why|now): +|(?:profile|machine|else|price|source|cost|time|too dear|verdict|no proof) +(?=\S)|(?:VERDICT|NOT SHOWN)  "
-    r"|(?:ok|WRONG|unknown|not asked) {2,}\S.{0,40}?  +| {9}(?=[^\s\"{}\[\]])"
+    r"error: |  (?:why|now): +|(?:profile|machine|else|price|source|cost|time|too dear|note|verdict|no proof) +(?=\S)"
+    r"|(?:VERDICT|NOT SHOWN)  |(?:ok|WRONG|unknown|not asked) {2,}\S.{0,40}?  +| {9}(?=[^\s\"{}\[\]])"
 )
 """What a line of ours begins with that is a sentence. No command, no path to copy and no JSON begins so."""
 
@@ -167,6 +167,7 @@ def plan_text(plan: Plan) -> str:
         rows.insert(2, ("else", f"{'; '.join(more[:3])}" + (f"; and {len(more) - 3} more" if len(more) > 3 else "")))
     if plan.left_out:
         rows.append(("too dear", "; ".join(plan.left_out[:3]) + (f"; and {len(plan.left_out) - 3} more" if len(plan.left_out) > 3 else "")))
+    rows += [("note", note) for note in plan.notes]
     if plan.simulated:
         rows.insert(0, ("", SIMULATED))
     return table(rows)

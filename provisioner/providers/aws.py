@@ -59,6 +59,7 @@ class AwsProvider:
         self._known = {one: aws_create.Known() for one in self.regions}
         self.account_id = ""  # as far as anything said it
         self._role = ""
+        self.unasked: tuple[str, ...] = ()  # why the last offers are the package's own knowledge; empty where AWS was asked
         self.doubt = ""  # of the guard at AWS, after `check_schedule`: a word for whoever relies on it
 
     @property
@@ -100,7 +101,9 @@ class AwsProvider:
     def survey(self, need: Requirements) -> Survey:
         """What fits the need in our regions, and why the rest does not. Sends only questions."""
         accounts = [self._accounts[region] for region in self.regions if not need.regions or region in need.regions]
-        return aws_offers.survey(aws_market.look(accounts, self._pricing, need) if accounts else [], need)
+        found = aws_offers.survey(aws_market.look(accounts, self._pricing, need) if accounts else [], need)
+        self.unasked = found.unasked
+        return found
 
     def steps(self, spec: LaunchSpec) -> tuple[str, ...]:
         aws_launch.check(spec, self.regions)

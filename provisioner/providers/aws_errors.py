@@ -145,16 +145,32 @@ def fault(e: Exception, operation: str, *, creating: bool = False, profile: str 
     response: Mapping[str, Any] = getattr(e, "response", None) or {}
     error = response.get("Error", {}) if isinstance(response, Mapping) else {}
     code = str(error.get("Code") or type(e).__name__)
-    message = clean(str(error.get("Message") or e), limit=400)
+    said, encoded = _parted(str(error.get("Message") or e))
+    message = clean(said, limit=400)
     request_id = request_id_of(response)
     kind = _kind(code, answered=bool(error), creating=creating)
     return kind(
         f"{operation}: {code}: {message}",
-        why=_why(code, kind),
+        why=_why(code, kind) + encoded,
         next=_next(code, message, profile),
         provider_code=code,
         request_id=request_id,
     )
+
+
+_ENCODED = re.compile(r"\s*Encoded authorization failure message: ([A-Za-z0-9+/=_-]{1,16384})(?![A-Za-z0-9+/=_-])")
+
+
+def _parted(message: str) -> tuple[str, str]:
+    """What AWS said, and apart from it the message that only `aws sts decode-authorization-message` reads: cut, it reads nothing.
+
+    It is encrypted, and AWS opens it only for whoever has sts:DecodeAuthorizationMessage in that account.
+    """
+    found = _ENCODED.search(message)
+    if found is None:
+        return message, ""
+    shown = f"\nwhat it rests on, for aws sts decode-authorization-message --encoded-message:\n{found[1]}"
+    return message[: found.start()] + message[found.end() :], shown
 
 
 def request_id_of(response: Mapping[str, Any]) -> str:

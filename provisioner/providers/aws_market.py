@@ -10,6 +10,7 @@ Decides nothing: what follows from it is `aws_offers`, which is pure.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -145,7 +146,8 @@ class _Look:
         """The catalog and the snapshot alone."""
         self.types, self.zones, self.asked, today = aws_types.known(), None, False, self.now.date()
         self.prices = {type: aws_prices.snapshot(self.region, type, today) for type in self._fits()}
-        self.notes = {f"AWS was not asked{f' about {self.region}' if self.here_only else ''}: {why}": None}
+        where, hint = (f" about {self.region}" if self.here_only else ""), _unheard_of(self.region)
+        self.notes = {f"AWS {'did not answer' if self.here_only else 'was not asked'}{where}: {why}{hint}": None}
         return self.place()
 
     def place(self) -> Place:
@@ -165,3 +167,14 @@ class _Look:
 
     def _note(self, text: str) -> None:
         self.notes[text] = None
+
+
+def _unheard_of(region: str) -> str:
+    """A word where botocore's own list has no region of that name: it is misspelt, or newer than the list."""
+    from botocore.loaders import create_loader
+
+    known = [name for partition in create_loader().load_data("endpoints")["partitions"] for name in partition["regions"]]
+    if region in known:
+        return ""
+    near = difflib.get_close_matches(region, known, n=2)
+    return f"; botocore knows no region {region}" + (f", but {' and '.join(near)}" if near else "")

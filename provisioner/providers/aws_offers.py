@@ -83,6 +83,7 @@ class Survey:
     out: tuple[Out, ...]
     notes: tuple[str, ...]
     asked: bool  # was AWS asked at all?
+    unasked: tuple[str, ...] = ()  # why not, of each region where it was not
 
 
 def survey(places: Sequence[Place], need: Requirements) -> Survey:
@@ -102,7 +103,8 @@ def survey(places: Sequence[Place], need: Requirements) -> Survey:
         return way, line.expected, line.offer.type, regions.index(line.offer.region), line.offer.zone or ""
 
     notes = dict.fromkeys(note for place in places for note in (*place.notes, *_ages(place)))
-    return Survey(tuple(sorted(lines, key=order)), tuple(out), tuple(notes), all(place.asked for place in places))
+    unasked = tuple(dict.fromkeys(note for place in places if not place.asked for note in place.notes))
+    return Survey(tuple(sorted(lines, key=order)), tuple(out), tuple(notes), all(place.asked for place in places), unasked)
 
 
 def _of_type(place: Place, type: Type, need: Requirements) -> Iterator[Line | Out]:

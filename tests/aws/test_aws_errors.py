@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from botocore.exceptions import ClientError
 from conftest import Wire, forget_clients
 
 from provisioner.errors import NoCapacity, NotCreated, NotPermitted, ProviderError, RefusedError
 from provisioner.model import LaunchSpec, Phase, Resource
 from provisioner.providers.aws import AwsProvider
+from provisioner.providers.aws_errors import fault
 
 LEASE = "r-20261121t140000z-abcdefgh"
 GROUP = {"security-group": Resource("security-group", "sg-1", Phase.HERE)}
@@ -83,6 +85,17 @@ def test_a_denied_launch_made_nothing_and_asking_again_will_not_help(provider: A
     with pytest.raises(NotCreated) as e:
         launch(provider, spec)
     assert isinstance(e.value, NotPermitted) and e.value.next
+
+
+def test_an_encoded_message_stays_whole_because_a_cut_one_opens_nothing() -> None:
+    blob = "aZ09-_+/=" * 300
+    words = f"You are not authorized to perform this operation. {'x' * 500} Encoded authorization failure message: {blob}"
+    response = {"Error": {"Code": "UnauthorizedOperation", "Message": f"{words}\x1b[2J{'y' * 20000}"}}
+    e = fault(ClientError(response, "RunInstances"), "RunInstances", creating=True)
+    assert e.why.split("\n")[-1] == blob and "decode-authorization-message" in e.why and blob not in e.what
+    assert len(e.what) < 500 and "\x1b" not in e.what + e.why
+    too_long = {"Error": {"Code": "UnauthorizedOperation", "Message": words.replace(blob, "z" * 20000)}}
+    assert len((long := fault(ClientError(too_long, "RunInstances"), "RunInstances")).what + long.why) < 700, "whoever answers, a bound"
 
 
 def test_capacity_and_quota_say_what_to_try(provider: AwsProvider, spec: LaunchSpec, wire: Wire) -> None:

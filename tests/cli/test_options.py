@@ -21,7 +21,7 @@ WRONG = [
     (["--provider", "static"], 2, "needs --host"),
     (["--provider", "nowhere"], 2, "known: aws, static"),
     (["--provider", "sim"], 2, "known: aws, static"),
-    (["--endpoint", "http://127.0.0.1:1"], 2, "--endpoint needs --rehearse"),
+    (["--endpoint", "http://127.0.0.1:1"], 2, "only a rehearsal is at an address of its own"),
     (["--faults", "[]"], 2, "--faults needs --rehearse"),
     (["--rehearse", "--endpoint", "http://127.0.0.1:1"], 2, "no rehearsal answers at http://127.0.0.1:1"),
     (["--rehearse", "--endpoint", "http://198.51.100.1:5555"], 4, "is not on this machine"),
@@ -141,3 +141,17 @@ def test_a_region_without_credentials_is_an_answer_and_not_a_trace(cli: Cli) -> 
     saw = found["AWS credentials"]["saw"]
     assert "there are no AWS credentials here" in saw and "the request never left this machine" in saw
     assert found["clock"]["result"] == "unknown" and found["watchdog"]["result"] == "ok"
+
+
+def test_a_plan_that_nobody_at_aws_was_asked_for_says_so_and_is_no_ok(cli: Cli) -> None:
+    said = cli("plan", "smoke")
+    assert said.code == 0 and "note     AWS was not asked: " in said.out and "the snapshot's" in said.out
+    assert [note[:18] for note in cli("plan", "smoke", "--json").answer["notes"]] == ["AWS was not asked:"]
+    found = {f["check"]: f for f in cli("doctor", "smoke", "--region", "us-east-1", "--json").answer["findings"]}
+    assert found["profile smoke"]["result"] == "unknown" and "AWS was not asked" in found["profile smoke"]["saw"]
+
+
+def test_a_rehearsed_plan_was_asked_for_and_can_be_without_an_address(cli: Cli) -> None:
+    said = cli.process("plan", "smoke", "--rehearse", "--no-ingress", "--json")
+    assert said.code == 0 and said.answer["notes"] == []
+    assert not [line for line in said.answer["quote"]["lines"] if line["name"] == "public-ipv4" and line["microUsdPerHour"]]

@@ -119,3 +119,11 @@ def test_an_image_that_the_profile_names_and_that_is_not_there_is_refused_before
 def test_a_market_that_could_not_be_asked_is_taken_to_ask_the_ceiling_and_still_has_no_lower_bound() -> None:
     (line,) = [line for line in made(offer("us-east-1a", spot=True)).quote.lines if line.name == "instance"]
     assert (line.micro_usd_per_hour, line.micro_usd_per_hour_usual, line.micro_usd_per_hour_low) == (800_000, 800_000, 0)
+
+
+def test_a_release_that_is_not_the_known_one_is_doubted_before_it_is_paid_for() -> None:
+    known = profile.load("smoke")
+    old = replace(known, runtime=known.runtime.model_copy(update={"version": "0.1.0"}))
+    build = replace(known, runtime=known.runtime.model_copy(update={"version": f"{known.runtime.version}+cpu"}))
+    assert plan.unknown_release(known) == plan.unknown_release(build) == ""
+    assert "0.1.0" in plan.unknown_release(old) and f"vllm {known.runtime.version} is known" in plan.unknown_release(old)

@@ -171,8 +171,13 @@ def test_a_region_that_is_closed_to_the_account_says_nothing_about_the_others(cl
     cloud.rehearsal.faults([{"action": "Describe*", "kind": "error", "code": "AuthFailure", "region": closed, "times": None}])
     seen = provider(cloud, "us-west-2", "us-east-2").survey(Requirements(types=("g6.xlarge",)))
     assert {line.offer.region for line in seen.lines if line.offer.zone} == {"us-east-1", "us-west-2", "us-east-2"} - {closed}
-    assert any(f"AWS was not asked about {closed}" in note for note in seen.notes)
+    assert any(f"AWS did not answer about {closed}" in note and "botocore" not in note for note in seen.notes)
     assert not [line for line in seen.lines if line.offer.region == closed and line.quota.allows(4)]
+
+
+def test_a_region_that_is_misspelt_is_named_with_those_it_may_mean(cloud: Cloud) -> None:
+    seen = provider(cloud, "us-esat-1").survey(Requirements(types=("g6.xlarge",)))
+    assert [note for note in seen.notes if "botocore knows no region us-esat-1" in note and "us-east-1" in note.split("no region")[-1]]
 
 
 def test_two_regions_are_offered_each_with_what_stands_beside_the_machine_there(cloud: Cloud) -> None:
