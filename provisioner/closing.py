@@ -148,7 +148,15 @@ def conclude(folder: LeaseFolder, journal: Journal, outcome: Outcome, code: Exit
         return _seal(folder, journal, outcome, code, provider)
     except Exception as e:
         # The program ends here, and its exit code speaks of money: no paper may take its place.
-        return Sealed(None, e.what if isinstance(e, GpuleaseError) else f"{type(e).__name__}: {e}")
+        return Sealed(None, _why_none(e))
+
+
+def _why_none(e: Exception) -> str:
+    if isinstance(e, GpuleaseError):
+        return e.what
+    if isinstance(e, OSError):
+        return f"it could not be written: {e.strerror or e}" + (f": {e.filename}" if e.filename else "")
+    return f"a bug in gpulease: {type(e).__name__}: {e}"
 
 
 def _besides(folder: LeaseFolder, journal: Journal, provider: Provider | None) -> None:

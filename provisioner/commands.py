@@ -257,8 +257,6 @@ def show_proof(name: str | None, path_only: bool, recheck: bool) -> Coded:
     from provisioner.evidence import verify
 
     folder = newest(name)
-    if path_only:
-        return 0, {"schema": "gpulease/proof/1", "path": str(folder.evidence), "verify": None}, str(folder.evidence)
     if not folder.evidence.is_dir():
         stands = ledger.standing(folder)
         raise RefusedError(
@@ -266,6 +264,8 @@ def show_proof(name: str | None, path_only: bool, recheck: bool) -> Coded:
             why="somebody still holds it" if stands.alive else "whoever held it ended before it was sealed",
             next="gpulease ls" if stands.alive else f"gpulease release {folder.id}",
         )
+    if path_only:
+        return 0, {"schema": "gpulease/proof/1", "path": str(folder.evidence), "verify": None}, str(folder.evidence)
     if recheck:
         return _recheck(folder)
     report = verify.verify(folder.evidence)

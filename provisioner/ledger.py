@@ -147,7 +147,9 @@ def meant(text: str, ids: Iterable[str], *, next: str) -> str | None:
     every = list(ids)
     hits = [text] if text in every else [id for id in every if text and (id.endswith(text) or id.startswith(text))]
     if len(hits) > 1:
-        raise UsageError(f"{text!r} could be {len(hits)} leases: {', '.join(hits[:5])}", next=next)
+        named = ", ".join(hits[:5]) + (f" and {len(hits) - 5} more" if len(hits) > 5 else "")
+        why = "its beginning or its end is enough, as far as no other has the same"
+        raise UsageError(f"{text!r} could be {len(hits)} leases: {named}", why=why, next=next)
     return hits[0] if hits else None
 
 

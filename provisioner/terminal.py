@@ -61,12 +61,12 @@ def begin(app: typer.Typer, words: Sequence[str]) -> NoReturn:
         command = e.ctx.command_path if e.ctx else "gpulease"
         # `verify` has a meaning of its own for 2: intact, and the tier not reached.
         code = 3 if command.endswith(" verify") else int(Exit.USAGE)
-        if as_json:
-            refused = UsageError(e.format_message(), why="the command line cannot be understood", next=f"{command} --help")
-            show(_record(refused, "", code))
-        else:
-            with contextlib.suppress(OSError):
-                e.show(file=sys.stderr)
+        refused = UsageError(e.format_message(), why="the command line cannot be understood", next=f"{command} --help")
+        with contextlib.suppress(SystemExit):  # it is told; the code is below
+            if type(e).__name__ == "NoArgsIsHelpError":
+                e.show(file=sys.stderr)  # a group without a command: its help, and nothing is wrong
+            else:
+                _end(refused, "", code, as_json)
     except KeyboardInterrupt as e:
         code = getattr(e, "code", int(Exit.SIGINT))
     except OSError:

@@ -135,6 +135,16 @@ def test_a_lease_without_a_proof_says_how_to_get_one(cli: Cli) -> None:
     assert cli("proof", folder.id, "--json").answer["next"] == f"gpulease release {folder.id}"
     with Journal(folder.journal, SystemClock()):
         assert cli("proof", folder.id, "--json").answer["next"] == "gpulease ls"
+    assert cli("proof", "--path", folder.id).code == 4, "a path that is not there is no answer"
+    there = sealed(cli)
+    assert cli("proof", "--path", there.id).out.strip() == str(there.evidence)
+
+
+def test_a_beginning_that_many_leases_have_says_how_many_more_there_are(cli: Cli) -> None:
+    for _ in range(7):
+        cli.lease(ASKED, MADE, RELEASED)
+    said = cli("release", "r-", "--json")
+    assert said.code == 2 and "could be 7 leases" in said.answer["what"] and said.answer["what"].endswith(" and 2 more")
 
 
 def test_a_proof_that_does_not_hold_is_not_shown(cli: Cli) -> None:

@@ -145,7 +145,9 @@ def test_a_command_line_that_cannot_be_understood_is_one_document_too(words: lis
     assert said.code == 2 and said.err == ""
     answer = said.answer
     assert (next(iter(answer)), answer["schema"], answer["error"], answer["exit"]) == ("schema", "gpulease/error/1", "UsageError", 2)
-    assert answer["what"] and answer["next"].startswith("gpulease")
+    assert answer["what"] and answer["next"].startswith("gpulease") and answer["now"].startswith("nothing")
+    told = cli.process(*[word for word in words if word != "--json"]).err
+    assert "--json" not in words[1:] or [told.count(f"\n  {part}:") for part in ("why", "next", "now")] == [1, 1, 1], told
 
 
 @pytest.mark.parametrize("words", [["verify"], ["verify", "x", "--nope"], ["verify", "x", "--require", "faith"], ["verify", "/no/such"]])
@@ -243,7 +245,11 @@ def test_the_story_keeps_to_the_width_of_the_terminal_and_a_command_to_one_line(
 @pytest.mark.parametrize("words", [["release", "nope"], ["logs", "nope"], ["ssh", "nope"], ["proof", "nope"], ["export", "nope"]])
 def test_every_error_says_what_it_costs_now(words: list[str], cli: Cli) -> None:
     said = cli(*words)
-    assert said.code == 2 and said.err.rstrip().splitlines()[-1] == "  now:   no lease of this computer is known to be left"
+    assert (
+        said.code == 2
+        and said.err.rstrip().splitlines()[-1]
+        == "  now:   nothing, as far as this computer knows: it has no lease that may still cost money"
+    )
 
 
 def test_what_could_not_be_seen_is_not_called_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

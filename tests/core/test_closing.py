@@ -93,6 +93,11 @@ def test_files_that_cannot_be_read_cost_the_paper_only(tmp_path: Path) -> None:
     assert sealed.evidence is None and sealed.why_not
 
 
+def test_why_there_is_no_paper_is_said_in_words() -> None:
+    assert closing._why_none(OSError(28, "No space left on device", "/x")) == "it could not be written: No space left on device: /x"
+    assert closing._why_none(ValueError("y")) == "a bug in gpulease: ValueError: y"
+
+
 def test_a_full_disk_is_named_as_the_reason_for_no_paper(journal: FullDisk, tmp_path: Path) -> None:
     folder = ledger.create({"provider": "sim", "settings": {}})
     journal.left = 0
