@@ -10,7 +10,6 @@ Decides nothing: what follows from it is `aws_offers`, which is pure.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from datetime import UTC, datetime
 from cost import Beside, Price
 from provisioner.errors import ProviderError
 from provisioner.model import Requirements
-from provisioner.providers import aws_prices, aws_quotas, aws_spot, aws_types
+from provisioner.providers import aws_prices, aws_quotas, aws_regions, aws_spot, aws_types
 from provisioner.providers.aws_client import Account
 from provisioner.providers.aws_errors import CREDENTIALS, NEVER_SENT
 from provisioner.providers.aws_offers import Place
@@ -171,10 +170,7 @@ class _Look:
 
 def _unheard_of(region: str) -> str:
     """A word where botocore's own list has no region of that name: it is misspelt, or newer than the list."""
-    from botocore.loaders import create_loader
-
-    known = [name for partition in create_loader().load_data("endpoints")["partitions"] for name in partition["regions"]]
-    if region in known:
+    if region in aws_regions.known():
         return ""
-    near = difflib.get_close_matches(region, known, n=2)
-    return f"; botocore knows no region {region}" + (f", but {' and '.join(near)}" if near else "")
+    near = aws_regions.nearest(region)
+    return f"; botocore knows no region {region}" + (f", but {near}" if near else "")

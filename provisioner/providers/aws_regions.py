@@ -15,22 +15,27 @@ from provisioner.errors import UsageError
 
 @cache
 def known() -> tuple[str, ...]:
-    """The regions that have EC2, of every partition."""
-    import boto3
+    """The regions of every partition. Read without a session: whatever is wrong with the user's configuration is no part of it."""
+    from botocore.loaders import create_loader
 
-    session = boto3.session.Session()
-    return tuple(name for partition in session.get_available_partitions() for name in session.get_available_regions("ec2", partition))
+    return tuple(name for partition in create_loader().load_data("endpoints")["partitions"] for name in partition["regions"])
+
+
+def nearest(region: str) -> str:
+    """The known name that a misspelt one most likely means; "" where none is like it."""
+    # Two letters that changed places are the usual mistake; by the measure of difflib us-esat-1 is nearer to us-west-1.
+    near = [name for name in known() if sorted(name) == sorted(region)] or get_close_matches(region, known(), 1)
+    return near[0] if near else ""
 
 
 def check(regions: Iterable[str]) -> None:
     """UsageError for the first that is none, with the nearest that is."""
     for region in regions:
         if region not in known():
-            # Two letters that changed places are the usual mistake; by the measure of difflib us-esat-1 is nearer to us-west-1.
-            near = [name for name in known() if sorted(name) == sorted(region)] or get_close_matches(region, known(), 1)
-            why = f"nearest: {near[0]}" if near else "no region is called anything like it"
+            near = nearest(region)
+            why = f"nearest: {near}" if near else "no region is called anything like it"
             raise UsageError(
                 f"there is no AWS region {region!r}",
                 why=f"{why}; boto3 knows {len(known())}",
-                next=f"--region {near[0] if near else 'us-east-1'}",
+                next=f"--region {near or 'us-east-1'}",
             )
