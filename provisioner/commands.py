@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -372,7 +373,7 @@ def report_leases(names: list[str]) -> Answer:
     from provisioner.report import tables
 
     folders = [ledger.find(name) for name in names] or [newest(None)]
-    records = [report.load(folder.path) for folder in folders]
+    records = [replace(report.load(folder.path), going_on=ledger.alive(folder)) for folder in folders]
     return {"schema": "gpulease/report/1", "leases": [r.record() for r in records]}, tables.report_text(records)
 
 

@@ -34,6 +34,7 @@ class Record:
     results: bytes | None
     doubts: list[str] = field(default_factory=list)  # figures that the samples do not confirm
     interruptions: list[str] = field(default_factory=list)  # machines that were taken back, one sentence each
+    going_on: bool = False  # somebody has the lease: what the journal says is not how it ended
 
     @property
     def predicate(self) -> dict[str, Any]:
@@ -51,6 +52,7 @@ class Record:
             "results": self.measured or None,
             "doubts": self.doubts,
             "interruptions": self.interruptions,
+            "goingOn": self.going_on,
         }
 
     @property

@@ -17,12 +17,14 @@ from provisioner.report import load as load
 
 Row = Sequence[object]
 WIDEST = 48
+GOING_ON = "It is still going on: this is what its journal has so far, and says nothing of how it ends."
 
 
 def lease(record: Record) -> str:
     """Everything about one lease: verdict, answers, latency, cost, guards, what is left and what is not shown."""
     predicate, results = record.predicate, record.measured
-    blocks = [headline(record), *(f"  {said}" for said in words.verdict(predicate))]
+    said_of = words.verdict(predicate | {"clean": True} if record.going_on else predicate)  # no verdict of what has not ended
+    blocks = [headline(record), *(f"  {said}" for said in ([GOING_ON] if record.going_on else []) + said_of)]
     blocks += [*(f"  {words.text(said, 400)}." for said in record.interruptions[:20]), ""]
     blocks += _measured(results)
     blocks += titled("cost in USD", table(("what", "of", "at least", "best", "at most"), cost_rows(predicate)))
@@ -96,6 +98,7 @@ def headline(record: Record) -> str:
     simulated = "SIMULATED  " if predicate["simulated"] else ""
     parts = [run["id"], run.get("profile", {}).get("name", ""), run["provider"], run.get("region", ""), machine(predicate)]
     outcome = f"{run.get('outcome', 'no outcome')}, {predicate['verdict']}" + ("" if predicate["clean"] else ", NOT CLEAN")
+    outcome = "going on" if record.going_on else outcome
     return simulated + "  ".join(words.text(part) for part in parts if part) + f"  {outcome}"
 
 

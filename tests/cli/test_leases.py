@@ -140,6 +140,15 @@ def test_a_lease_without_a_proof_says_how_to_get_one(cli: Cli) -> None:
     assert cli("proof", "--path", there.id).out.strip() == str(there.evidence)
 
 
+def test_a_lease_that_somebody_has_is_reported_as_going_on_and_an_orphan_as_what_it_is(cli: Cli) -> None:
+    folder = cli.lease(ASKED, MADE, endpoint=REAL)
+    with Journal(folder.journal, SystemClock()):
+        said, record = cli("report", folder.id).out, cli("report", folder.id, "--json").answer["leases"][0]
+    assert "NOT CLEAN" not in said and "going on" in said.splitlines()[0] and "It is still going on" in said and record["goingOn"] is True
+    assert "Not shown to be gone: instance i-1" in said, "what is there is still said"
+    assert "NOT CLEAN: the run's own verdict is unproven" in cli("report", folder.id).out, "its owner is gone: it has ended"
+
+
 def test_a_beginning_that_many_leases_have_says_how_many_more_there_are(cli: Cli) -> None:
     for _ in range(7):
         cli.lease(ASKED, MADE, RELEASED)

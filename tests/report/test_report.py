@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_read_is_an_error_with_a_next_step(spoil: str, t
 
 def test_the_record_for_json_holds_the_statement_and_the_results(lease: report.Record) -> None:
     made = lease.record()
-    assert list(made) == ["lease", "predicate", "results", "doubts", "interruptions"] and json.loads(json.dumps(made)) == made
+    assert list(made) == ["lease", "predicate", "results", "doubts", "interruptions", "goingOn"] and json.loads(json.dumps(made)) == made
 
 
 def test_one_cost_has_one_answer_at_the_end_of_a_run_in_its_report_and_in_its_proof(lease: report.Record) -> None:
