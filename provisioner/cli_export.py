@@ -48,6 +48,8 @@ def export(
     from provisioner.handing_over import export_proof
 
     with ending(as_json):
+        if to is not None and to.suffix not in (".zip", ".pdf"):
+            raise UsageError(f"--to is {to}", why="the name says what is written: .zip or .pdf", next="gpulease export --to FILE.zip")
         if not sigstore and (sigstore_token or sigstore_config or yes):
             raise UsageError("that goes with --sigstore only", next="gpulease export --sigstore")
         if sigstore and not yes:

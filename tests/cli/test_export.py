@@ -53,6 +53,12 @@ def test_where_it_cannot_be_written_is_said(proof: Path, tmp_path: Path) -> None
     assert done.exit_code == 4 and "/nowhere/at/all.zip cannot be written" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["p.txt", "p", "p.PDF"])
+def test_a_name_that_does_not_say_what_is_written_is_refused(name: str, proof: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["export", "--to", name])
+    assert done.exit_code == 2 and f"--to is {name}" in done.stderr and not (tmp_path / name).exists()
+
+
 def test_an_ssh_key_signs_as_well_and_whoever_names_it_gets_its_word(proof: Path, tmp_path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
     done = CliRunner().invoke(app, ["export", "--to", "b.zip", "--sign-ssh", "key"])

@@ -325,6 +325,7 @@ MUTANTS = [
     Mutant("no-answer-is-agreement", LISTPRICE, "                said.append(problem(\"W401\", p=usd(claim), sku=claim.name, why=listed))\n", "                pass\n", (f"{LISTPRICES}::test_a_list_without_an_answer_is_said_and_is_no_price",)),
     # -- what is new and not of the run: only ever told, and never called nothing unseen ------------------------------------
     Mutant("a-refused-list-is-whole", UNFILTERED, 'unchecked=f"AWS answered {code}" if code else e.what)', 'tuple(found.values()))', (f"{UNFILTERS}::test_what_may_not_be_listed_is_not_looked_at_and_never_nothing",)),
+    Mutant("why-it-failed-comes-before-what-costs", "provisioner/afterwards.py", "    if code in MONEY.values() and not", "    if False and not", ("tests/cli/test_afterwards.py::test_what_may_still_cost_money_is_the_next_step_whatever_went_wrong",)),
     Mutant("an-unseen-kind-had-nothing-before", "provisioner/baseline.py", "        if one.unchecked or place not in before:\n", "        before.setdefault(place, frozenset())\n        if one.unchecked:\n", (f"{UNFILTERS}::test_what_may_not_be_listed_is_not_looked_at_and_never_nothing",)),
     Mutant("half-a-list-is-whole", UNFILTERED, "            if len(found) > most:\n", "            if False:\n", (f"{UNFILTERS}::test_too_many_are_not_looked_at",)),
     Mutant("a-late-answer-is-waited-for", UNFILTERED, "    while len(said) < len(asks) and time.monotonic() < ends:\n", "    while len(said) < len(asks):\n", (f"{UNFILTERS}::test_nobody_waits_for_an_answer_that_does_not_come",)),
