@@ -202,6 +202,11 @@ def test_in_a_run_that_was_cut_short_a_threshold_says_over_how_much_and_is_not_k
     assert kept == "NO" and measured_ == f"{got or 'not measured'}, over {over} requests"
 
 
+def test_cut_short_before_the_host_was_asked_speed_is_not_judged_through_the_tunnel() -> None:
+    (line,) = limits.judge({"ttft_p50_ms": 50}, {"tunnel": CUT_SHORT["host"]}, {"tunnel": (32, 32), "host": (0, 32)})
+    assert (line["got"], line["over"], line["why"]) == (None, "0 of 32", "nothing was measured")
+
+
 def test_a_threshold_that_is_none_is_refused() -> None:
     with pytest.raises(UsageError, match="no threshold 'ttft_p95'") as refused:
         limits.judge({"ttft_p95": 1}, {})
