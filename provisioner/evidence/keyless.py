@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
+from provisioner import extras
 from provisioner.clean import clean
 from provisioner.errors import RefusedError
 from provisioner.evidence.canonical import parse, rfc3339
@@ -35,7 +36,6 @@ LIMIT = 2 * ENVELOPE_LIMIT
 TOKEN_LIMIT = 64 << 10
 TIMEOUT_S = 120.0
 """For the authority, the log and the update of the roots together: the library's own requests wait for ever."""
-INSTALL = "pip install 'gpulease[sigstore]'"
 ISSUER_OID = "1.3.6.1.4.1.57264.1.1"
 PUBLIC_GOOD = "https://tuf-repo-cdn.sigstore.dev"
 T = TypeVar("T")
@@ -167,7 +167,7 @@ class Signing:
         try:
             _library()
         except Missing as e:
-            raise RefusedError("nothing was signed through sigstore", why=str(e), next=INSTALL) from None
+            raise RefusedError("nothing was signed through sigstore", why=str(e), next=extras.install("sigstore")) from None
         token = _read(self.token) if self.token is not None else _ambient()
         identity, issuer = _claimed(token)
         self.tell(
@@ -301,5 +301,5 @@ def _library() -> Any:
         import sigstore.verify
         import sigstore.verify.policy
     except ImportError:
-        raise Missing(f"the package sigstore is not installed: {INSTALL}") from None
+        raise Missing(f"the package sigstore is not installed: {extras.install('sigstore')}") from None
     return sigstore

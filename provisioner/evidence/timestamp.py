@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from provisioner import extras
 from provisioner.clean import clean
 from provisioner.errors import RefusedError
 from provisioner.evidence.canonical import rfc3339
@@ -28,7 +29,6 @@ FILE = "statement.tsr"
 LIMIT = 64 << 10
 TIMEOUT_S = 30.0
 SHA256_OID = "2.16.840.1.101.3.4.2.1"
-INSTALL = "pip install 'gpulease[sign]'"
 
 
 class Missing(Exception):
@@ -71,7 +71,7 @@ def fetched(url: str, statement: bytes) -> bytes:
     try:
         asked, nonce = request(statement)
     except Missing as e:
-        raise RefusedError("no timestamp can be asked for", why=str(e), next=INSTALL) from None
+        raise RefusedError("no timestamp can be asked for", why=str(e), next=extras.install("sign")) from None
     query = Request(url, data=asked, headers={"Content-Type": "application/timestamp-query"})
     try:
         with urlopen(query, timeout=TIMEOUT_S) as answer:
@@ -122,7 +122,7 @@ def _library() -> Any:
     try:
         import rfc3161_client
     except ImportError:
-        raise Missing(f"the package rfc3161-client is not installed: {INSTALL}") from None
+        raise Missing(f"the package rfc3161-client is not installed: {extras.install('sign')}") from None
     return rfc3161_client
 
 

@@ -24,6 +24,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from urllib.request import ProxyHandler, Request, build_opener
 
+from provisioner import extras
 from provisioner.errors import RefusedError
 
 _PACKAGES = Path(__file__).resolve().parents[2]
@@ -145,7 +146,7 @@ def start(
         raise RefusedError(
             f"the rehearsal did not start within {timeout:g} s" if process.returncode == -9 else "the rehearsal did not start",
             why=" / ".join(said) or f"its process ended with status {process.returncode}",
-            next="pip install 'gpulease[rehearsal]'",
+            next=extras.install("rehearsal"),
         ) from None
 
 

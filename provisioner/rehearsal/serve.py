@@ -26,6 +26,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from provisioner import extras
 from provisioner.rehearsal import SIMULATED
 from provisioner.rehearsal.endpoint import Endpoint
 from provisioner.rehearsal.faults import Plan
@@ -36,7 +37,7 @@ _NEEDED = ("moto", "boto3", "werkzeug")
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options().parse_args(argv)
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
-        print(f"the rehearsal needs {', '.join(missing)}: pip install 'gpulease[rehearsal]'", file=sys.stderr)
+        print(f"the rehearsal needs {', '.join(missing)}: {extras.install('rehearsal')}", file=sys.stderr)
         return 4
     plan = Plan()
     try:

@@ -140,14 +140,14 @@ def test_whoever_asks_for_one_that_is_not_there_is_not_told_that_all_is_well(tmp
 def test_where_the_package_is_missing_nothing_counts_and_its_name_is_said(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, asked = made
     monkeypatch.setitem(sys.modules, "sigstore", None)
-    refused(folder, asked, "E112", 2, "pip install 'gpulease[sigstore]'")
+    refused(folder, asked, "E112", 2, "-m pip install 'sigstore<5,>=4.5.1'")
     report = verify.verify(folder)
     assert report.exit == 0 and "W109" in report.text()
     (folder / keyless.FILE).write_bytes(b"{}")
     refused(folder, None, "E109", 1)
     with pytest.raises(RefusedError) as e:
         Signing(None, None, lambda _: None, None).sign(b"", b"")
-    assert e.value.next == "pip install 'gpulease[sigstore]'"
+    assert e.value.next == f"{sys.executable} -m pip install 'sigstore<5,>=4.5.1'"
 
 
 def test_nobody_is_asked_for_by_an_empty_name() -> None:

@@ -114,7 +114,7 @@ def test_what_is_no_timestamp_is_refused(token: bytes, folder: Path, authority: 
 def test_where_the_package_is_missing_nothing_is_judged(folder: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rfc3161_client", None)
     report = verify.verify(folder, authorities=under(authority.root))
-    assert report.exit == 0 and report.stamp is None and "pip install 'gpulease[sign]'" in report.text()
+    assert report.exit == 0 and report.stamp is None and "-m pip install 'rfc3161-client>=1.0.6'" in report.text()
     with pytest.raises(RefusedError, match="no timestamp can be asked for"):
         timestamp.fetched("http://127.0.0.1:9/", b"x")
 

@@ -21,7 +21,7 @@ SOURCES = {
 }
 
 FLOORS: dict[str, int] = {
-    **dict.fromkeys(("cost", "model", "errors", "data", "clean", "yamlsafe", "times", "secret"), 0),
+    **dict.fromkeys(("cost", "model", "errors", "data", "clean", "yamlsafe", "times", "secret", "extras"), 0),
     **dict.fromkeys(("scope", "journal", "journal_fields", "holdings", "lease", "names"), 1),
     **dict.fromkeys(("providers", "rehearsal", "remote", "runtimes", "evals", "evidence", "decide"), 2),
     **dict.fromkeys(("profile", "profile_fields", "profile_sections", "plan", "ledger", "drills"), 3),
@@ -46,7 +46,7 @@ FLOORS: dict[str, int] = {
         4,
     ),
     **dict.fromkeys(
-        ("render", "afterwards", "clouds", "options", "doctor", "commands", "shipped", "visit", "terminal", "cli", "__main__"), 4
+        ("render", "afterwards", "clouds", "options", "doctor", "commands", "listing", "shipped", "visit", "terminal", "cli", "__main__"), 4
     ),
 }
 
