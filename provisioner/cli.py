@@ -151,7 +151,7 @@ def list_leases(every: Annotated[bool, typer.Option("--all", help="Also those se
         gpulease ls
         gpulease ls --all
     """
-    from provisioner.commands import list_table
+    from provisioner.listing import list_table
 
     with ending(as_json):
         record, text = list_table(every)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,9 @@ from provisioner.clouds import (
     rehearsal_folder,
 )
 from provisioner.errors import Exit, GpuleaseError, RefusedError, UsageError
-from provisioner.lease import LINGER_S, PATIENCE_S, holdings
+from provisioner.lease import LINGER_S, PATIENCE_S
 from provisioner.model import Verdict
-from provisioner.render import SIMULATED, Story, cost_text, error_text, table
+from provisioner.render import SIMULATED, Story, cost_text, error_text
 from provisioner.scope import Scope, cry, signals
 from provisioner.terminal import complain
 
@@ -141,58 +141,6 @@ def _run_text(ended: Any, simulated: bool) -> str:
         )
     )
     return "\n\n".join(parts)
-
-
-def list_table(every: bool) -> Answer:
-    rows, records = [], []
-    for folder in ledger.folders():
-        try:
-            stands = ledger.standing(folder)
-        except (GpuleaseError, OSError) as e:
-            # One folder that cannot be read must not hide the others.
-            stands = ledger.Standing(folder, False, [], holdings([]), getattr(e, "what", str(e)))
-        genesis: dict[str, Any] = next((e["body"] for e in stands.entries if e["kind"] == "genesis"), {})
-        state = _state(stands, genesis)
-        if not every and state in ("released", ENDED):
-            continue
-        spent = closing.spent(stands.entries)
-        records.append(
-            {
-                "lease": folder.id,
-                "state": state,
-                "provider": genesis.get("provider"),
-                "simulated": bool(genesis.get("simulated")),
-                "deadline": genesis.get("deadline"),
-                "verdict": str(stands.held.verdict) if stands.held.verdict else None,
-                "spentBestMicroUsd": spent.best if spent else None,
-                "spentHiMicroUsd": spent.hi if spent else None,
-                "broken": stands.broken or None,
-            }
-        )
-        what = genesis.get("offer", {}).get("type", "?") + (" SIMULATED" if genesis.get("simulated") else "")
-        deadline = (genesis.get("deadline") or "?")[:16].replace("T", " ")
-        rows.append([folder.id, state, what, deadline, cost.show(spent.best) if spent else "?"])
-    text = (
-        table(rows, ("lease", "state", "machine", "deadline (UTC)", "spent"))
-        if rows
-        else ("no leases" if every else "nothing is held; --all shows what was")
-    )
-    return {"schema": "gpulease/ls/1", "leases": records}, text
-
-
-ENDED = "its rehearsal cloud has ended"
-
-
-def _state(stands: ledger.Standing, genesis: Mapping[str, Any]) -> str:
-    if stands.alive:
-        return "alive"
-    if stands.broken:
-        return "broken"
-    if not stands.open:
-        return "released"
-    if cloud_has_ended(genesis.get("settings") or {}):
-        return ENDED  # nobody saw it go, and it was no machine of anybody's
-    return f"ORPHANED ({stands.held.verdict or 'no verdict'})"
 
 
 def release_lease(name: str, patience: float) -> Coded:

@@ -65,7 +65,8 @@ def init_aws(
         "changed": [str(piece) for piece in finished],
     }
     if not due:
-        return int(Exit.OK), record, f"{plan}\n\nnothing to {verb}: " + (stays or "none of it is there" if remove else "all of it is there")
+        why = f"the role stays, {stays}" if stays else f"{'none' if remove else 'all'} of it is there"
+        return int(Exit.OK), record, f"{plan}\n\nnothing to {verb}: {why}"
     text = f"{_done(verb)}: {', '.join(map(str, finished)) or 'nothing'}"
     if not remove and any(piece.what == "role" for piece in finished):
         text += "\na new role may need some seconds before EventBridge Scheduler can take it on"

@@ -60,6 +60,22 @@ def test_ls_tells_the_states_apart_and_one_odd_folder_hides_no_other(cli: Cli) -
     shown = cli("ls")
     assert shown.code == 0 and held.id in shown.out and done.id not in shown.out and ended.id not in shown.out
     assert "$" in shown.out and "deadline (UTC)" in shown.out
+    todo = dict(line.split("gpulease release ")[1].split(None, 1) for line in shown.out.splitlines() if "gpulease release" in line)
+    wanted = {held.id: "$0.8048/h", running.id: "$0.8048/h", unbegun.id: "nothing was rented"}
+    assert todo == wanted, "what to do about each that nobody has, and its price"
+    assert {lease["lease"]: lease["microUsdPerHour"] for lease in cli("ls", "--json").answer["leases"]}[held.id] == 804800
+    wide = cli("ls", "--all").out
+    assert max(map(len, wide.splitlines())) <= 80 and "ended: with its rehearsal cloud" in wide
+    real, simulated = wide.split("SIMULATED: ")
+    assert held.id in real and done.id in simulated.split("ORPHANED: ")[0] and ended.id not in real, "what costs money first"
+
+
+def test_what_is_on_its_way_out_or_rehearsed_or_has_no_price_says_so_instead_of_a_price(cli: Cli) -> None:
+    leaving = cli.lease(ASKED, MADE, ("verdict", {"verdict": "leaving", "left": [], "settleSeconds": 1, "openIntents": 0}), endpoint=REAL)
+    assert f"gpulease release {leaving.id}  no longer billed" in cli("ls").out
+    rehearsed = cli.lease(ASKED, MADE, endpoint="not to be told")
+    shown = cli("ls").out
+    assert f"gpulease release {rehearsed.id}  $0.8048/h, SIMULATED" in shown and max(map(len, shown.splitlines())) <= 80
 
 
 def test_a_rehearsal_whose_cloud_has_ended_is_neither_a_wait_nor_a_scare(cli: Cli) -> None:

@@ -60,6 +60,8 @@ def test_the_plan_of_a_removal_is_what_is_removed_and_says_why_the_role_stays(cl
     stays = [" ".join(line) for line in lines if line[:1] == ["stays"]]
     assert len(stays) == 2 and all("us-east-1 still uses it" in line for line in stays), done.stderr
     assert done.exit_code == 2 and "there is no terminal to ask on" in done.stderr
+    nothing = CliRunner().invoke(app, ["init", "aws", "--endpoint", cloud.endpoint, "--remove", "--region", "eu-west-1"])
+    assert nothing.exit_code == 0 and "nothing to remove: the role stays, us-east-1, us-west-2 still use it" in nothing.stdout
     code, rest = init(cloud, "--yes", "--remove", "--region", "eu-west-1")
     assert code == 0 and rest["changed"] == [] and [p["state"] for p in rest["pieces"] if not p["region"]] == ["there", "there"]
 

@@ -185,7 +185,7 @@ def test_a_bug_is_one_document_and_its_own_code(cli: Cli, monkeypatch: pytest.Mo
     def broken(every: bool) -> None:
         raise ZeroDivisionError("nobody foresaw it \ud800")
 
-    monkeypatch.setattr("provisioner.commands.list_table", broken)
+    monkeypatch.setattr("provisioner.listing.list_table", broken)
     said = cli("ls", "--json")
     assert said.code == 1 and said.answer["error"] == "ZeroDivisionError" and "test_words.py" in said.answer["why"]
     assert "a bug in gpulease" in cli("ls").err
