@@ -129,7 +129,11 @@ def _play(
                 break
             sleep(step.every)
         if exit != 0:
-            raise RunError(f"{book.where(step)}: step {step.name!r} {_ended(step, exit)}", why=tail or "it printed nothing")
+            raise RunError(
+                f"{book.where(step)}: step {step.name!r} {_ended(step, exit)}",
+                why=tail or "it printed nothing",
+                next=f"put right what it says; gpulease show playbook {book.doc.name}   shows the step",
+            )
         yield StepResult(step.name, time.monotonic() - start, exit, tail)
 
 
