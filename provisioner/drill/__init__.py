@@ -106,7 +106,8 @@ def answer(rows: Sequence[Row], *, simulated: bool, seconds: int) -> Coded:
         "drills": [row.record() for row in rows],
         "exit": code,
     }
-    text = table([_cells(row) for row in rows], ("failure", "ended by", "late", "the proof says"))
+    head, *lines = table([_cells(row) for row in rows], ("ended by", "late", "the proof says", "")).splitlines()
+    text = "\n".join([head, *(f"{line}\n  after: {row.layer.failure}" for line, row in zip(lines, rows, strict=True))])
     for row in bad:
         text += "\n\n" + "\n".join(f"{row.layer.name}: {words}" for words in row.wrong)
     text += f"\n\n{len(rows) - len(bad)} of {len(rows)} drills ended as they should, in {seconds} s"
@@ -116,4 +117,4 @@ def answer(rows: Sequence[Row], *, simulated: bool, seconds: int) -> Coded:
 def _cells(row: Row) -> list[str]:
     proof = f"{row.proof.get('verdict')}, stopped by {row.proof.get('stopCause')}" if row.proof else "nothing"
     late = "" if row.late_s is None else f"{row.late_s} s"
-    return [row.layer.failure, row.ended_by or "NOBODY", late, proof if row.good else f"{proof}; WRONG, see below"]
+    return [row.ended_by or "NOBODY", late, proof, "" if row.good else "WRONG, see below"]

@@ -19,7 +19,7 @@ AT_ONCE, SILENCE, DEADLINE, SCHEDULE, FLEET, CALLED = "at once", "silence", "dea
 @dataclass(frozen=True)
 class Layer:
     name: str  # as in --only, and in drills.json
-    failure: str
+    failure: str  # whole without the rows before it: any of them may be shown alone
     by: str  # who ends it, as the cloud sees it: "api", "guest", "schedule" or "fleet"
     due: str  # from when on it is late
     causes: tuple[str, ...]  # what the proof may call it
@@ -47,7 +47,7 @@ LAYERS = (
     ),
     Layer(
         "guest-twin",
-        "the same, and the calendar timer gone (a wrong clock)",
+        "run and watchdog killed, silence not noticed, the machine's clock wrong",
         "guest",
         DEADLINE,
         ("guard-guest",),
@@ -57,7 +57,7 @@ LAYERS = (
     ),
     Layer(
         "schedule",
-        "the same, and the machine frozen with all its timers",
+        "run and watchdog killed, the machine frozen with all its timers",
         "schedule",
         SCHEDULE,
         ("guard-schedule", "external"),
@@ -68,7 +68,7 @@ LAYERS = (
     ),
     Layer(
         "fleet",
-        "the same, and no schedule was made",
+        "run and watchdog killed, the machine frozen, and no schedule was made",
         "fleet",
         FLEET,
         ("guard-fleet", "external"),
@@ -80,7 +80,7 @@ LAYERS = (
     ),
     Layer(
         "reap",
-        "all of that gone, this computer too",
+        "run, watchdog, timers and schedule gone, and this computer too",
         "api",
         CALLED,
         ("external", "recovery"),
@@ -132,7 +132,7 @@ LAYERS = (
         faults=({"action": "RunInstances", "kind": "lost"},),
         live=False,
     ),
-    Layer("way-out-end", "none: a run that ends", "api", AT_ONCE, ("client",), waive=("watchdog", "schedule"), at="end", live=False),
+    Layer("way-out-end", "no failure: a run that ends", "api", AT_ONCE, ("client",), waive=("watchdog", "schedule"), at="end", live=False),
 )
 """Those that wait longest come first."""
 

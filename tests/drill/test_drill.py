@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from provisioner.drill import layers, rehearsed
+from provisioner.drill import answer, layers, rehearsed
 from provisioner.drill.layers import LAYERS, Layer
 from provisioner.drill.one import Row, drill
 from provisioner.drill.witness import Truth
@@ -97,6 +97,16 @@ def test_a_proof_that_the_cloud_contradicts_is_false(tmp_path: Path, monkeypatch
 def test_a_run_that_never_gets_there_is_a_failed_drill_and_says_why(tmp_path: Path) -> None:
     (row,) = rows(tmp_path, replace(named("watchdog"), faults=({"host": {"driver": "535.54"}},)))
     assert not row.good and "the run ended before machine with its guards read back" in row.wrong[0]
+
+
+def test_a_drill_is_told_in_eighty_columns_and_without_the_ones_before_it() -> None:
+    long = {"verdict": "unproven", "stopCause": "guard-schedule"}
+    for layer in LAYERS:
+        assert "the same" not in layer.failure and "of that" not in layer.failure, "it is shown alone with --only"
+        for row in (Row(layer, ended_by=layer.name, late_s=120, proof=long), Row(layer, late_s=120, proof=long, wrong=["nobody ended it"])):
+            _, record, text = answer([row], simulated=True, seconds=1)
+            assert max(map(len, text.splitlines())) <= 80 and layer.failure in text
+            assert ("WRONG, see below" in text) == bool(row.wrong) and record["drills"][0]["failure"] == layer.failure
 
 
 def test_every_guard_has_a_drill_and_each_switches_all_the_others_off() -> None:
