@@ -44,6 +44,7 @@ from provisioner.evidence.files import Unreadable
 from provisioner.evidence.history import Nonsense
 from provisioner.rehearsal import worthless
 from provisioner.remote import playbook
+from provisioner.render import error_text
 from tests.evidence import trail
 from tests.evidence.amazon import signed
 from tests.evidence.broken import TALES, chained, honest, payload
@@ -268,20 +269,24 @@ def of_yaml(data: bytes) -> None:
         return
 
 
+def told(error: RefusedError) -> None:
+    """As it comes to a terminal: line by line, and nothing in a line moves the cursor."""
+    for line in error_text(error).splitlines():
+        machine.shown(line)
+
+
 def of_profile(data: bytes) -> None:
     try:
         profile.parse(data, "x.yaml")
     except RefusedError as e:
-        for text in (e.what, *e.why.splitlines()):
-            machine.shown(text)
+        told(e)
 
 
 def of_playbook(data: bytes) -> None:
     try:
         playbook.load(data, "x.yaml")
     except RefusedError as e:
-        for text in (e.what, *e.why.splitlines()):
-            machine.shown(text)
+        told(e)
 
 
 def of_eval_set(data: bytes) -> None:
@@ -289,8 +294,7 @@ def of_eval_set(data: bytes) -> None:
     try:
         evals = cases.parse(data, "x", "x.jsonl")
     except RefusedError as e:
-        for text in (e.what, *e.why.splitlines()):
-            machine.shown(text)
+        told(e)
         return
     assert all(score.check(case.gold, one).ok for case in evals.cases for one in case.checks)
     assert len({case.id for case in evals.cases}) == len(evals.cases)
