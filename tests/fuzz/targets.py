@@ -2,7 +2,7 @@
 
 Where the script in auditor/ reads the same thing, the two are held to each other: with no code in common, what one takes and
 the other does not is a mistake of one of them. `seeds` are whole, honest inputs to begin with. What a rented machine and a cloud
-say is in `machine`.
+say is in `machine`, what a user writes in `written`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from provisioner import clean, profile, yamlsafe
-from provisioner.errors import RefusedError
-from provisioner.evals import cases, client, score
+from provisioner import clean
+from provisioner.evals import client
 from provisioner.evidence import (
     archive,
     bill,
@@ -43,14 +42,12 @@ from provisioner.evidence.canonical import Malformed
 from provisioner.evidence.files import Unreadable
 from provisioner.evidence.history import Nonsense
 from provisioner.rehearsal import worthless
-from provisioner.remote import playbook
-from provisioner.render import error_text
 from tests.evidence import trail
 from tests.evidence.amazon import signed
 from tests.evidence.broken import TALES, chained, honest, payload
 from tests.evidence.journals import LEASE, PRODUCER
 from tests.evidence.test_auditor import auditor
-from tests.fuzz import machine
+from tests.fuzz import machine, written
 
 KEPT = Path(__file__).parent / "corpus"
 ROOT = Path(__file__).parents[2]
@@ -262,44 +259,6 @@ def _identity() -> keyless.Asked:
         return keyless.Asked("alice@example.org", "https://issuer.example.org", keyless.trusted_root(Path(file.name)))
 
 
-def of_yaml(data: bytes) -> None:
-    try:
-        yamlsafe.load(data, "x.yaml")
-    except RefusedError:
-        return
-
-
-def told(error: RefusedError) -> None:
-    """As it comes to a terminal: line by line, and nothing in a line moves the cursor."""
-    for line in error_text(error).splitlines():
-        machine.shown(line)
-
-
-def of_profile(data: bytes) -> None:
-    try:
-        profile.parse(data, "x.yaml")
-    except RefusedError as e:
-        told(e)
-
-
-def of_playbook(data: bytes) -> None:
-    try:
-        playbook.load(data, "x.yaml")
-    except RefusedError as e:
-        told(e)
-
-
-def of_eval_set(data: bytes) -> None:
-    """What is taken is right about itself: each case's gold passes its own checks, and has a name of its own."""
-    try:
-        evals = cases.parse(data, "x", "x.jsonl")
-    except RefusedError as e:
-        told(e)
-        return
-    assert all(score.check(case.gold, one).ok for case in evals.cases for one in case.checks)
-    assert len({case.id for case in evals.cases}) == len(evals.cases)
-
-
 def of_answer(data: bytes) -> None:
     """An HTTP answer is the same however it was cut."""
     limits = dict(client.LIMITS)
@@ -326,7 +285,7 @@ def of_time(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    name.removeprefix("of_"): made for name, made in sorted((globals() | vars(machine)).items()) if name.startswith("of_")
+    name.removeprefix("of_"): made for name, made in sorted((globals() | vars(machine) | vars(written)).items()) if name.startswith("of_")
 }
 
 
@@ -385,13 +344,6 @@ def seeds(name: str) -> Iterable[bytes]:
             return [STAMPED["token"]]
         case "sigstore_bundle":
             return [STAMPED["bundle"]]
-        case "yaml" | "profile":
-            return [path.read_bytes() for path in sorted((ROOT / "profiles").glob("*.yaml"))]
-        case "playbook":
-            return [path.read_bytes() for path in sorted((ROOT / "playbooks").glob("*.yaml"))]
-        case "eval_set":
-            lines = (ROOT / "profiles/evals/smoke.jsonl").read_bytes().splitlines()
-            return [b"\n".join(lines[at : at + 4]) for at in range(0, len(lines), 4)]
         case "answer":
             head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
             event = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: [DONE]\n\n'
@@ -401,7 +353,7 @@ def seeds(name: str) -> Iterable[bytes]:
         case "time":
             return [b"2026-11-18T11:08:00.123Z"]
         case _:
-            return list(machine.seeds(name))
+            return [*machine.seeds(name), *written.seeds(name)]
 
 
 def kept(name: str) -> list[bytes]:
