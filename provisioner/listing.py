@@ -20,7 +20,7 @@ from provisioner.model import Verdict
 from provisioner.render import SIMULATED, table
 
 ENDED = "its rehearsal cloud has ended"
-ORPHANED = "ORPHANED"
+ORPHANED, BROKEN = "ORPHANED", "broken"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Line:
     stands: ledger.Standing
     genesis: Mapping[str, Any]
     state: str
-    spent: cost.Spend | None
+    spent: cost.Spend | None  # None when the journal does not say, or cannot be read
     hourly: int | None  # micro-dollars while it is there; None when the journal does not say
 
     @property
@@ -39,7 +39,8 @@ class Line:
 
     @property
     def orphaned(self) -> bool:
-        return self.state.startswith(ORPHANED)
+        """Nobody looks after it; one whose journal cannot be read is not known to be gone."""
+        return self.state.startswith((ORPHANED, BROKEN))
 
     def record(self) -> dict[str, Any]:
         held = self.stands.held
@@ -64,6 +65,8 @@ class Line:
 
     def price(self) -> str:
         """What an orphan costs while nobody lets go of it."""
+        if self.stands.broken:
+            return "cost unknown, assume it runs"
         if not closing.touched(self.stands.held):
             return "nothing was rented"
         if self.stands.held.verdict is Verdict.LEAVING:
@@ -87,14 +90,15 @@ def _line(folder: ledger.LeaseFolder) -> Line:
     hourly: int | None = None
     with contextlib.suppress(LookupError, ValueError, TypeError):
         hourly = closing.hourly(stands.entries)
-    return Line(stands, genesis, _state(stands, genesis), closing.spent(stands.entries), hourly)
+    spent = None if stands.broken else closing.spent(stands.entries)
+    return Line(stands, genesis, _state(stands, genesis), spent, hourly)
 
 
 def _state(stands: ledger.Standing, genesis: Mapping[str, Any]) -> str:
     if stands.alive:
         return "alive"
     if stands.broken:
-        return "broken"
+        return BROKEN
     if not stands.open:
         return "released"
     if cloud_has_ended(genesis.get("settings") or {}):
@@ -113,5 +117,6 @@ def _text(lines: list[Line], every: bool) -> str:
         parts.append("ended: with its rehearsal cloud; nobody saw it go, and it was nobody's machine")
     if orphans := [line for line in lines if line.orphaned]:
         todo = table([(f"  gpulease release {line.stands.folder.id}", line.price()) for line in orphans])
-        parts.append(f"ORPHANED: nobody looks after it, and it was not seen gone; this ends it:\n{todo}")
+        states = " or ".join(state for state in (ORPHANED, BROKEN) if any(line.state.startswith(state) for line in orphans))
+        parts.append(f"{states}: nobody has it, and it was not seen gone; this ends it:\n{todo}")
     return "\n\n".join(parts)

@@ -108,7 +108,7 @@ def run_client(
             client.send_signal(signal.SIGTERM)
             end = time.monotonic() + GRACE_S
             while _hand_over(lines, on_line) and time.monotonic() < end:
-                time.sleep(0.02)
+                time.sleep(0.02)  # for GRACE_S at most: the run's own wait is over
             raise
         finally:
             with contextlib.suppress(subprocess.TimeoutExpired):

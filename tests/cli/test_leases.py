@@ -62,12 +62,16 @@ def test_ls_tells_the_states_apart_and_one_odd_folder_hides_no_other(cli: Cli) -
     assert "$" in shown.out and "deadline (UTC)" in shown.out
     todo = dict(line.split("gpulease release ")[1].split(None, 1) for line in shown.out.splitlines() if "gpulease release" in line)
     wanted = {held.id: "$0.8048/h", running.id: "$0.8048/h", unbegun.id: "nothing was rented"}
+    wanted |= dict.fromkeys((damaged.id, linked.id, unreadable.id), "cost unknown, assume it runs")
     assert todo == wanted, "what to do about each that nobody has, and its price"
+    assert all(
+        f"{id}  broken" in shown.out and "$" not in shown.out.split(id)[1].split("\n")[0] for id in (damaged.id, linked.id, unreadable.id)
+    )
     assert {lease["lease"]: lease["microUsdPerHour"] for lease in cli("ls", "--json").answer["leases"]}[held.id] == 804800
     wide = cli("ls", "--all").out
     assert max(map(len, wide.splitlines())) <= 80 and "ended: with its rehearsal cloud" in wide
     real, simulated = wide.split("SIMULATED: ")
-    assert held.id in real and done.id in simulated.split("ORPHANED: ")[0] and ended.id not in real, "what costs money first"
+    assert held.id in real and done.id in simulated.split("ORPHANED or broken: ")[0] and ended.id not in real, "what costs money first"
 
 
 def test_what_is_on_its_way_out_or_rehearsed_or_has_no_price_says_so_instead_of_a_price(cli: Cli) -> None:
